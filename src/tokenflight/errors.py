@@ -1,0 +1,154 @@
+"""Every error tokenflight raises, in a tree ordered by what the caller does next.
+
+::
+
+    TokenflightError
+    ├── TokenRefreshError            the token set could not be renewed
+    │   ├── ReauthenticationRequired   send the user through login again
+    │   ├── ProviderUnavailable        try later
+    │   ├── ProviderMisconfigured      fix the deployment
+    │   └── InvalidProviderResponse    the provider broke the protocol
+    ├── StoreError                   the store could not do what was asked
+    │   ├── StoreUnavailable           it can't be reached, written or read now
+    │   ├── StoreCorrupted             a record can't be understood; it was left as it is
+    │   ├── StoreConflict              the record changed, or is gone
+    │   └── LeaseTimeout               another holder kept the lease for too long
+    └── ConfigurationError           wrong arguments or use
+
+Errors hold plain data only: they pickle, they can be copied for each waiter of a flight, and they never hold a
+token, a client secret or a response body.
+"""
+
+from typing import ClassVar, Literal, cast
+
+ReauthenticationReason = Literal["no_tokens", "refused", "no_refresh_token"]
+
+
+class TokenflightError(Exception):
+    """The root of the tree. `code` is a stable string to branch on, finer than the class."""
+
+    default_code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code: str = code if code is not None else self.default_code
+
+
+class TokenRefreshError(TokenflightError):
+    """The token set of `user_id` could not be renewed at `provider`.
+
+    `error` and `error_description` are the provider's own words where it gave any (RFC 6749 §5.2), shortened and
+    without control characters.
+    """
+
+    default_code = "refresh_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        user_id: str | None = None,
+        provider: str | None = None,
+        error: str | None = None,
+        error_description: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.user_id = user_id
+        self.provider = provider
+        self.error = error
+        self.error_description = error_description
+
+
+class ReauthenticationRequired(TokenRefreshError):  # noqa: N818 - named for what the caller does next
+    """Send the user through login again: no renewal can help.
+
+    `reason` says why: nothing is stored for the user (``no_tokens``), the provider refused the refresh token
+    (``refused``, RFC 6749 §5.2 ``invalid_grant``), or there is none to renew with (``no_refresh_token``).
+    """
+
+    default_code = "refused"
+
+    @property
+    def reason(self) -> ReauthenticationReason:
+        """The reason; the same string as `code`."""
+        return cast(ReauthenticationReason, self.code)
+
+
+class ProviderUnavailable(TokenRefreshError):  # noqa: N818 - named for the state the caller waits out
+    """Try again later: the provider could not be reached, timed out, failed, or asked for a pause.
+
+    `retry_after` is how many seconds to wait before it makes sense to try again, or None where nobody knows.
+    With the code ``outcome_unknown`` the request may have been processed although no reply arrived.
+    """
+
+    default_code = "provider_unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        user_id: str | None = None,
+        provider: str | None = None,
+        error: str | None = None,
+        error_description: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            code=code,
+            user_id=user_id,
+            provider=provider,
+            error=error,
+            error_description=error_description,
+        )
+        self.retry_after = retry_after
+
+
+class ProviderMisconfigured(TokenRefreshError):  # noqa: N818 - named for the state to mend
+    """Fix the deployment: wrong client credentials, issuer, endpoint or grant. Asking again changes nothing."""
+
+    default_code = "provider_misconfigured"
+
+
+class InvalidProviderResponse(TokenRefreshError):  # noqa: N818 - named for what arrived
+    """The provider broke the protocol. What was stored before is unchanged."""
+
+    default_code = "invalid_response"
+
+
+class StoreError(TokenflightError):
+    """The store could not do what was asked."""
+
+    default_code = "store_error"
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - named for the state the caller waits out
+    """The store can't be reached, read or written now: disk full, connection lost, permission denied."""
+
+    default_code = "store_unavailable"
+
+
+class StoreCorrupted(StoreError):  # noqa: N818 - named for the state to mend
+    """A record can't be understood. It was left as it is; a new login overwrites it."""
+
+    default_code = "store_corrupted"
+
+
+class StoreConflict(StoreError):  # noqa: N818 - named for what happened
+    """The record no longer has the expected version: somebody else changed or deleted it."""
+
+    default_code = "store_conflict"
+
+
+class LeaseTimeout(StoreError):  # noqa: N818 - named as the standard library names its timeouts
+    """Another flight held the lease for longer than the caller would wait."""
+
+    default_code = "lease_timeout"
+
+
+class ConfigurationError(TokenflightError):
+    """Wrong arguments or wrong use. The message names the argument and says what is expected."""
+
+    default_code = "configuration"

@@ -1,0 +1,112 @@
+"""What happened to a user's token set, told to the `logging` logger ``tokenflight`` and to an `on_event` callable.
+
+An event holds identifiers, times and codes, never a token.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+_logger = logging.getLogger("tokenflight")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """The part common to all events: whose token set, at which provider, after how many seconds of flight."""
+
+    outcome: ClassVar[str]
+    level: ClassVar[int] = logging.INFO
+
+    user_id: str
+    provider: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRenewed(TokenEvent):
+    """The provider returned a new token set and it is stored. `rotated` tells whether the refresh token changed."""
+
+    outcome = "renewed"
+
+    rotated: bool
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAdopted(TokenEvent):
+    """Another process had already stored a newer token set; it was taken and the provider was not asked."""
+
+    outcome = "adopted"
+
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalFailed(TokenEvent):
+    """The token set was not renewed; what is stored is unchanged.
+
+    `error` and `code` are the name and code of the `TokenflightError`, `served` tells whether waiters were given
+    the old token because it is still valid.
+    """
+
+    outcome = "failed"
+    level = logging.WARNING
+
+    error: str
+    code: str
+    served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalDiscarded(TokenEvent):
+    """The user logged out or in again during the renewal, which won over it; the renewed token set was dropped."""
+
+    outcome = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFailed(TokenEvent):
+    """A renewed token set could not be stored yet. It is served from memory, and saving it is tried again.
+
+    `code` is the code of the `StoreError`, `attempts` counts the tries so far.
+    """
+
+    outcome = "unsaved"
+    level = logging.ERROR
+
+    code: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRecovered(TokenEvent):
+    """A renewed token set that could not be stored at first is stored now, after `attempts` tries."""
+
+    outcome = "saved"
+
+    attempts: int
+
+
+OnEvent = Callable[[TokenEvent], None]
+
+
+def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
+    """Log `event` and hand it to `on_event`, whose failure is logged and goes no further."""
+    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    _logger.log(
+        event.level,
+        "token %s for user %r at %s after %.3f s%s",
+        event.outcome,
+        event.user_id,
+        event.provider,
+        event.duration,
+        f" ({event.error}: {event.code})" if isinstance(event, RenewalFailed) else "",
+        extra={"outcome": event.outcome, **fields},
+    )
+    if on_event is None:
+        return
+    try:
+        on_event(event)
+    except Exception:
+        _logger.exception("on_event failed for %s; the flight goes on", type(event).__name__)

@@ -1,0 +1,107 @@
+"""When a token set is still fresh: the policy, and the judge, a pure function of it."""
+
+import enum
+import hashlib
+import math
+from dataclasses import dataclass, fields
+from typing import Final
+
+from tokenflight.errors import ConfigurationError
+from tokenflight.tokens import TokenSet
+
+LEAST_LIFE_SECONDS: Final = 5.0
+"""With less life left than this, a token may die on its way to the API."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshPolicy:
+    """When to renew and how long to trust the copy in memory. All times are in seconds.
+
+    `expiry_buffer`: with less life left than this, a caller waits for the renewal.
+    `refresh_ahead`: up to this much earlier still, the current token is returned and renewed in the background.
+    Each user's own point in this window is a stable hash of the user, so that users who logged in together drift
+    apart.
+    `max_buffer_fraction`: `expiry_buffer` never exceeds this share of the token's lifetime, nor `refresh_ahead` half
+    of this share, so that a token of a minute is not renewed on every call.
+    `cache_ttl`: how long the copy in memory is trusted before the store is read again, so that a logout or a renewal
+    elsewhere is seen; None trusts it until the token is due.
+    `max_cached_users`: how many users' token sets stay in memory; one more costs the oldest a read of the store.
+    `max_concurrent_renewals`: how many flights of one refresher run at the same moment.
+    """
+
+    expiry_buffer: float = 300
+    refresh_ahead: float = 300
+    max_buffer_fraction: float = 0.25
+    cache_ttl: float | None = 60
+    max_cached_users: int = 100_000
+    max_concurrent_renewals: int = 32
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name == "cache_ttl":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ConfigurationError(f"RefreshPolicy.{field.name} must be a finite number, not {value!r:.40}")
+            if value < 0:
+                raise ConfigurationError(f"RefreshPolicy.{field.name} must not be negative, not {value!r}")
+        if self.max_buffer_fraction > 1:
+            raise ConfigurationError(
+                f"RefreshPolicy.max_buffer_fraction is a share of 1, not {self.max_buffer_fraction}"
+            )
+        for name in ("max_cached_users", "max_concurrent_renewals"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ConfigurationError(f"RefreshPolicy.{name} must be a whole number of at least 1, not {value!r}")
+
+
+class Freshness(enum.Enum):
+    """What to do with a token set."""
+
+    FRESH = "return it"
+    AGING = "return it, and renew it in the background"
+    DUE = "wait for its renewal"
+
+
+def judge(
+    tokens: TokenSet, policy: RefreshPolicy, now: float, *, jitter: float = 1.0, min_validity: float = 0.0
+) -> Freshness:
+    """Say how fresh `tokens` is at `now` (POSIX seconds).
+
+    `jitter`, from 0 to 1, is the share of the `refresh_ahead` window that applies to the user. `min_validity` is how
+    many seconds of life the caller needs. A token set without a known expiry is fresh.
+    """
+    if now > _due_at(tokens, policy, min_validity):
+        return Freshness.DUE
+    return Freshness.FRESH if now <= fresh_until(tokens, policy, jitter=jitter) else Freshness.AGING
+
+
+def is_servable(tokens: TokenSet, now: float) -> bool:
+    """Whether `tokens` may stand in for a renewal that failed: it is still really valid at `now` (POSIX seconds)."""
+    return tokens.expires_at is None or tokens.expires_at - now > LEAST_LIFE_SECONDS
+
+
+def fresh_until(tokens: TokenSet, policy: RefreshPolicy, *, jitter: float = 1.0) -> float:
+    """The last moment, in POSIX seconds, at which `judge` finds `tokens` fresh; infinity without a known expiry."""
+    ahead = policy.refresh_ahead
+    if tokens.lifetime is not None:
+        ahead = min(ahead, tokens.lifetime * policy.max_buffer_fraction / 2)
+    return _due_at(tokens, policy) - ahead * jitter
+
+
+def user_jitter(user_id: str) -> float:
+    """The share of the `refresh_ahead` window that applies to `user_id`: the same in every process, on every host."""
+    digest = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def _due_at(tokens: TokenSet, policy: RefreshPolicy, min_validity: float = 0.0) -> float:
+    if tokens.expires_at is None:
+        return math.inf
+    buffer = policy.expiry_buffer
+    lifetime = tokens.lifetime
+    if lifetime is not None:
+        longest_buffer = lifetime * policy.max_buffer_fraction
+        buffer = min(buffer, longest_buffer)
+        if min_validity > lifetime:  # no renewal can give that much: do not renew on every call in the attempt
+            min_validity = lifetime - longest_buffer
+    return tokens.expires_at - max(buffer, min_validity)
