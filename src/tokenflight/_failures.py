@@ -1,0 +1,92 @@
+"""The errors a refresher itself raises, worded in one place: what happened, for whom, and what to do next."""
+
+from typing import Final
+
+from tokenflight.errors import (
+    InvalidProviderResponse,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    StoreUnavailable,
+    TokenflightError,
+    TokenRefreshError,
+)
+from tokenflight.tokens import TokenKey
+
+FLIGHT_DEADLINE_SECONDS: Final = 120.0
+"""From the moment a flight asks for the lease until it has the provider's answer."""
+
+
+def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:
+    """A renewal failed a moment ago."""
+    return ProviderUnavailable(
+        f"the renewal for user {key.user_id!r} at {key.provider} failed a moment ago; it is tried again in "
+        f"{seconds:.1f} s at the earliest",
+        code="cooling_down",
+        user_id=key.user_id,
+        provider=key.provider,
+        retry_after=seconds,
+    )
+
+
+def deadline_exceeded(key: TokenKey) -> ProviderUnavailable:
+    """A flight ended without the provider's answer."""
+    return ProviderUnavailable(
+        f"the renewal for user {key.user_id!r} at {key.provider} took longer than {FLIGHT_DEADLINE_SECONDS:.0f} s; "
+        "whether the provider acted is unknown; try again later",
+        code="deadline_exceeded",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+
+
+def refused_before(key: TokenKey) -> ReauthenticationRequired:
+    """The record says that its refresh token is dead."""
+    return ReauthenticationRequired(
+        f"{key.provider} has refused the refresh token of user {key.user_id!r} before; send the user through "
+        "login again",
+        code="refused",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+
+
+def logged_out(key: TokenKey) -> ReauthenticationRequired:
+    """The record is gone."""
+    return ReauthenticationRequired(
+        f"user {key.user_id!r} was logged out at {key.provider} during the renewal; send the user through login again",
+        code="no_tokens",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+
+
+def still_unsaved(key: TokenKey) -> StoreUnavailable:
+    """The store holds a spent refresh token, and the token set in memory has expired."""
+    return StoreUnavailable(
+        f"the renewed token set of user {key.user_id!r} at {key.provider} can't be stored, so it can't be renewed "
+        "again; see to the store",
+        code="unsaved",
+    )
+
+
+def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
+    """Somebody's own provider broke its contract."""
+    return InvalidProviderResponse(
+        f"the provider {key.provider} must return a TokenSet from renew, not a {type(returned).__name__}",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+
+
+def in_the_tree(exc: Exception, key: TokenKey) -> TokenflightError:
+    """`exc` itself, or what stands for an exception that somebody's own provider let through."""
+    if isinstance(exc, TokenflightError):
+        return exc
+    unexpected = TokenRefreshError(
+        f"the renewal for user {key.user_id!r} at {key.provider} met an unexpected {type(exc).__name__}; see the cause",
+        code="unexpected",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+    unexpected.__cause__ = exc
+    return unexpected

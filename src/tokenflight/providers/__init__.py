@@ -1,0 +1,21 @@
+"""Providers: what can renew a token set."""
+
+from tokenflight.providers.base import Provider
+from tokenflight.providers.client_auth import (
+    ClientAuthentication,
+    ClientSecretBasic,
+    ClientSecretPost,
+    PublicClient,
+)
+from tokenflight.providers.oauth2 import OAuth2Provider
+from tokenflight.providers.oidc import OIDCProvider
+
+__all__ = [
+    "ClientAuthentication",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "OAuth2Provider",
+    "OIDCProvider",
+    "Provider",
+    "PublicClient",
+]

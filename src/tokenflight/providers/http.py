@@ -1,0 +1,168 @@
+"""The one place that sends a request to a provider. It knows httpx, so that nothing else has to."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from tokenflight.errors import (
+    InvalidProviderResponse,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+    TokenRefreshError,
+)
+from tokenflight.providers.messages import Reply, Request
+
+MAX_REPLY_BYTES: Final = 1024 * 1024
+MAX_SENDS: Final = 3
+"""How often a request is tried that never reached the provider."""
+
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class ProviderClient:
+    """Sends requests to one provider, through a client of its own unless it was given one.
+
+    Of a given client only the transport is used: not its authentication, headers, cookies, redirects or timeouts,
+    so that no API credential reaches the provider and no refresh token reaches an API's hooks by way of defaults.
+    """
+
+    def __init__(self, provider: str, http_client: httpx.AsyncClient | None, *, timeout: float) -> None:
+        self._provider = provider
+        self._given = http_client
+        self._timeout = timeout
+        # A client's connections belong to one event loop; a provider may be shared by refreshers on several.
+        self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, _OwnClient] = WeakKeyDictionary()
+
+    async def send(self, request: Request, *, user_id: str | None = None) -> Reply:
+        """Send `request` and return the whole reply, within the timeout in seconds.
+
+        Raises `ProviderUnavailable`, whose code is ``outcome_unknown`` where the provider may have acted;
+        `ProviderMisconfigured` for a certificate that can't be trusted; `InvalidProviderResponse` for a reply that
+        is not HTTP or is larger than `MAX_REPLY_BYTES`.
+        """
+        try:
+            async with asyncio.timeout(self._timeout), self._client() as client:
+                for attempt in range(1, MAX_SENDS + 1):
+                    try:
+                        return await self._exchange(client, request)
+                    except _NEVER_SENT as exc:
+                        if attempt == MAX_SENDS or _certificate_error(exc):
+                            raise
+        except _TooLargeError:
+            raise InvalidProviderResponse(
+                f"{self._provider} sent a reply of more than {MAX_REPLY_BYTES} bytes",
+                user_id=user_id,
+                provider=self._provider,
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
+            raise self._error_for(exc, user_id) from exc
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def aclose(self) -> None:
+        """Close the own client of the running event loop, once the requests under way have ended."""
+        own = self._own.pop(asyncio.get_running_loop(), None)
+        if own is not None:
+            await own.aclose()
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        if self._given is not None:
+            yield self._given
+            return
+        loop = asyncio.get_running_loop()
+        own = self._own.get(loop)
+        if own is None:
+            own = self._own[loop] = _OwnClient()
+        with own:
+            yield own.client
+
+    async def _exchange(self, client: httpx.AsyncClient, request: Request) -> Reply:
+        # A bare Request: building it through the client would add the client's default headers and cookies.
+        message = httpx.Request(
+            "GET" if request.parameters is None else "POST",
+            request.url,
+            headers={**request.headers, "Accept-Encoding": "identity", "User-Agent": "tokenflight"},
+            content=None if request.parameters is None else request.content,
+            # Connecting gets a third, so that a provider that can't be reached is told apart from one that is slow.
+            extensions={"timeout": httpx.Timeout(self._timeout, connect=self._timeout / 3).as_dict()},
+        )
+        # auth=None: a client that carries a BearerAuth must not ask the refresher from inside a flight.
+        response = await client.send(message, auth=None, follow_redirects=False, stream=True)
+        try:
+            body = bytearray()
+            async for chunk in response.aiter_raw():  # never decompressed: a small reply can't become a huge one
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    raise _TooLargeError
+        finally:
+            await response.aclose()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, bytes(body))
+
+    def _error_for(self, exc: Exception, user_id: str | None) -> TokenRefreshError:
+        """The one mapping of httpx's exceptions."""
+        if _certificate_error(exc):
+            return ProviderMisconfigured(
+                f"the TLS certificate of {self._provider} can't be trusted; check its address, or install its "
+                "certificate authority on this machine",
+                code="untrusted_certificate",
+                user_id=user_id,
+                provider=self._provider,
+            )
+        if isinstance(exc, _NEVER_SENT):
+            what, code = "can't be reached; nothing was sent", "unreachable"
+        elif isinstance(exc, httpx.DecodingError | httpx.InvalidURL | httpx.UnsupportedProtocol):
+            return InvalidProviderResponse(
+                f"{self._provider} sent a reply that can't be decoded ({type(exc).__name__})",
+                user_id=user_id,
+                provider=self._provider,
+            )
+        else:
+            what, code = "sent no complete reply; whether it acted is unknown", "outcome_unknown"
+        return ProviderUnavailable(
+            f"{self._provider} {what} ({type(exc).__name__}); try again later",
+            code=code,
+            user_id=user_id,
+            provider=self._provider,
+        )
+
+
+class _TooLargeError(Exception):
+    """The reply passed `MAX_REPLY_BYTES`."""
+
+
+class _OwnClient:
+    """An `httpx.AsyncClient` that is closed only after the requests under way have ended."""
+
+    def __init__(self) -> None:
+        self.client = httpx.AsyncClient(limits=httpx.Limits(max_connections=100, max_keepalive_connections=100))
+        self._requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> None:
+        self._requests += 1
+        self._idle.clear()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._requests -= 1
+        if not self._requests:
+            self._idle.set()
+
+    async def aclose(self) -> None:
+        await self._idle.wait()  # closing under a request would lose the token set in its reply
+        await self.client.aclose()
+
+
+def _certificate_error(exc: BaseException | None) -> bool:
+    """Whether `exc` goes back to a certificate that did not verify."""
+    while exc is not None:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
