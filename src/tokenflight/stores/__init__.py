@@ -1,0 +1,12 @@
+"""Stores: where token sets outlive the process."""
+
+from tokenflight.stores.base import StoredTokens, TokenStore, Version
+from tokenflight.stores.file import FileTokenStore
+from tokenflight.stores.memory import MemoryTokenStore
+
+__all__ = ["FileTokenStore", "MemoryTokenStore", "StoredTokens", "TokenStore", "Version", "default_store"]
+
+
+def default_store() -> TokenStore:
+    """The store of a refresher that was given none."""
+    return MemoryTokenStore()

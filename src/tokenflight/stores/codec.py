@@ -1,0 +1,89 @@
+"""A record as bytes: one JSON object with the token set, its version, its issuer and whether it was refused."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tokenflight.errors import StoreCorrupted
+from tokenflight.stores.base import StoredTokens, Version
+from tokenflight.tokens import FORMAT_VERSION, TokenKey, TokenSet
+
+MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+
+
+def new_version() -> Version:
+    """A version that no other write has: a counter would repeat itself after a delete."""
+    return Version(secrets.token_hex(8))
+
+
+def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
+    """`record` as JSON, UTF-8, with `key` in it so that it can't be taken for another user's."""
+    return json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "provider": key.provider,
+            "user_id": key.user_id,
+            "version": record.version,
+            "issuer": record.issuer,
+            "refused": record.refused,
+            "tokens": record.tokens.to_dict(),
+        },
+        indent=1,
+    ).encode()
+
+
+def decode_record(key: TokenKey, data: bytes) -> StoredTokens:
+    """Read what `encode_record` wrote, or a token set in one of the older shapes of `TokenSet.from_dict`.
+
+    Raises `StoreCorrupted` for anything else, for a record of another key, and for a format of a later version.
+    """
+    try:
+        return _decode(key, data)
+    except StoreCorrupted as exc:
+        raise StoreCorrupted(
+            f"the record of user {key.user_id!r} at {key.provider} can't be understood: {exc}; it was left as it is, "
+            "and a new login overwrites it",
+            code=exc.code,
+        ) from None
+
+
+def decode_key(data: bytes) -> TokenKey | None:
+    """The key in a record, or None if it does not tell."""
+    try:
+        record = _json_object(data)
+    except StoreCorrupted:
+        return None
+    provider, user_id = record.get("provider"), record.get("user_id")
+    if isinstance(provider, str) and provider and isinstance(user_id, str) and user_id:
+        return TokenKey(provider, user_id)
+    return None
+
+
+def _decode(key: TokenKey, data: bytes) -> StoredTokens:
+    record = _json_object(data)
+    tokens = record.get("tokens")
+    if not isinstance(tokens, Mapping):
+        # An older program's file has no version; what it holds is one.
+        digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+        return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
+    if (record.get("provider"), record.get("user_id")) != (key.provider, key.user_id):
+        raise StoreCorrupted("it belongs to another user or provider")
+    version, issuer, refused = record.get("version"), record.get("issuer"), record.get("refused", False)
+    if not isinstance(version, str) or not isinstance(issuer, str | None) or not isinstance(refused, bool):
+        raise StoreCorrupted("its version, issuer or refused member is missing or of the wrong type")
+    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_RECORD_BYTES:
+        raise StoreCorrupted(f"it is larger than {MAX_RECORD_BYTES} bytes")
+    try:
+        value = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        # Without the cause: a decoding error carries the record, and the record carries tokens.
+        raise StoreCorrupted("it is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise StoreCorrupted("it is not a JSON object")
+    return value

@@ -1,0 +1,211 @@
+"""A store in files: one a user, shared by all processes of one machine."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from tokenflight.errors import LeaseTimeout, StoreConflict, StoreError, StoreUnavailable
+from tokenflight.stores import private_files
+from tokenflight.stores.base import StoredTokens, TokenStore, Version
+from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version
+from tokenflight.stores.filenames import file_name, text_of
+from tokenflight.tokens import TokenKey, TokenSet
+
+T = TypeVar("T")
+
+RECORD_SUFFIX: Final = ".json"
+LEASE_SUFFIX: Final = ".lock"
+WRITE_LOCK_SUFFIX: Final = ".write-lock"
+MAX_THREADS: Final = 16
+SHORTEST_POLL_SECONDS: Final = 0.005
+LONGEST_POLL_SECONDS: Final = 0.05
+KEYS_PER_READ: Final = 1000
+
+
+class FileTokenStore(TokenStore):
+    """One JSON file a user under `directory`, which is created if need be; ``~`` in it is expanded.
+
+    Files are readable by their owner alone and replaced whole: written aside, synced to disk, renamed. A file that
+    others can read is refused. The lease is a lock on a file beside the record, freed by the system when its holder
+    dies. On Windows all of it works but the permissions.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(os.path.realpath(Path(directory).expanduser()))
+        self._threads: ThreadPoolExecutor | None = None
+        self._process = 0
+
+    def __repr__(self) -> str:
+        return f"<FileTokenStore {os.fspath(self._directory)!r}>"
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        """See `TokenStore.load`."""
+        return await self._in_thread(_read, key, self._path(key))
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        """See `TokenStore.save`."""
+        record = StoredTokens(tokens, new_version(), issuer)
+        return await self._in_thread(self._save, key, record)
+
+    async def replace(
+        self,
+        key: TokenKey,
+        tokens: TokenSet,
+        *,
+        expected: Version,
+        issuer: str | None = None,
+        refused: bool = False,
+    ) -> Version:
+        """See `TokenStore.replace`."""
+        record = StoredTokens(tokens, new_version(), issuer, refused)
+        return await self._in_thread(self._replace, key, record, expected)
+
+    async def delete(self, key: TokenKey) -> bool:
+        """See `TokenStore.delete`."""
+        return await self._in_thread(self._delete, key)
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+        """See `TokenStore.lease`."""
+        return self._lease(key, timeout)
+
+    async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+        """See `TokenStore.keys`. Files that are no records of this store are passed over."""
+        for directory in await self._in_thread(self._provider_directories, provider):
+            records = _records_in(directory)
+            while batch := await self._in_thread(_next_keys, records):
+                for key in batch:
+                    if key is not None:
+                        yield key
+
+    async def aclose(self) -> None:
+        """Let the store's threads end when what they do is done."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    @asynccontextmanager
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + timeout
+        pause = SHORTEST_POLL_SECONDS
+        path = self._path(key, LEASE_SUFFIX)
+        while (lock := await self._try_lease(path)) is None:
+            if (left := give_up_at - loop.time()) <= 0:
+                raise LeaseTimeout(
+                    f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
+                )
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 2, LONGEST_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            private_files.release_lock(lock)  # here, not in a thread: a second cancellation must not keep the lease
+
+    async def _try_lease(self, path: Path) -> int | None:
+        attempt = self._in_thread(_try_lease, path)
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            attempt.add_done_callback(_release_unwanted)  # the thread may be about to get the lock
+            raise
+
+    def _in_thread(self, work: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        """Run `work` in one of the store's threads, in one go: what has started happens whole, even if cancelled."""
+        if self._threads is None or self._process != os.getpid():  # a forked child has the pool but not its threads
+            self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tokenflight-file-store")
+            self._process = os.getpid()
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._mapping_errors, work, *args)
+
+    def _mapping_errors(self, work: Callable[..., T], *args: object) -> T:
+        try:
+            return work(*args)
+        except OSError as exc:
+            raise StoreUnavailable(
+                f"the file store in {self._directory} failed: {exc.strerror or type(exc).__name__}"
+                + (f" ({exc.filename})" if exc.filename else "")
+            ) from exc
+
+    def _path(self, key: TokenKey, suffix: str = RECORD_SUFFIX) -> Path:
+        return self._directory / file_name(key.provider) / f"{file_name(key.user_id)}{suffix}"
+
+    def _save(self, key: TokenKey, record: StoredTokens) -> Version:
+        path = self._path(key)
+        _make_directories(path.parent)
+        with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
+            private_files.write_file(path, encode_record(key, record))
+        return record.version
+
+    def _replace(self, key: TokenKey, record: StoredTokens, expected: Version) -> Version:
+        # The directory is not made again: if it was taken away, as by an unmounted disk, that is no logout.
+        path = self._path(key)
+        with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
+            current = _read(key, path)
+            if current is None or current.version != expected:
+                raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+            private_files.write_file(path, encode_record(key, record))
+        return record.version
+
+    def _delete(self, key: TokenKey) -> bool:
+        path = self._path(key)
+        if not path.parent.exists():
+            return False
+        with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
+            return private_files.remove_file(path)
+
+    def _provider_directories(self, provider: str | None) -> list[Path]:
+        if provider is not None:
+            directories = [self._directory / file_name(provider)]
+        else:
+            directories = list(self._directory.iterdir()) if self._directory.exists() else []
+        return [directory for directory in directories if directory.is_dir() and not directory.is_symlink()]
+
+
+def _read(key: TokenKey, path: Path) -> StoredTokens | None:
+    data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
+    return None if data is None else decode_record(key, data)
+
+
+def _try_lease(path: Path) -> int | None:
+    _make_directories(path.parent)
+    return private_files.try_lock(path)
+
+
+def _release_unwanted(attempt: asyncio.Future[int | None]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None and (lock := attempt.result()) is not None:
+        private_files.release_lock(lock)
+
+
+def _make_directories(provider_directory: Path) -> None:
+    """Make sure of the store's directory and the provider's one in it."""
+    private_files.make_directory(provider_directory.parent)
+    private_files.make_directory(provider_directory)
+
+
+def _records_in(directory: Path) -> Iterator[Path]:
+    with os.scandir(directory) as entries:  # read as it goes: there may be a million
+        for entry in entries:
+            if entry.name.endswith(RECORD_SUFFIX):
+                yield Path(entry.path)
+
+
+def _next_keys(records: Iterator[Path]) -> list[TokenKey | None]:
+    return [_key_of(path) for path in islice(records, KEYS_PER_READ)]
+
+
+def _key_of(path: Path) -> TokenKey | None:
+    """The key of the record at `path`: from its name, or from its content where the name was cut."""
+    provider, user_id = text_of(path.parent.name), text_of(path.name.removesuffix(RECORD_SUFFIX))
+    if provider is not None and user_id is not None:
+        return TokenKey(provider, user_id)
+    try:
+        data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
+    except (OSError, StoreError):
+        return None
+    key = None if data is None else decode_key(data)
+    named = key is not None and (file_name(key.provider), f"{file_name(key.user_id)}{RECORD_SUFFIX}")
+    return key if named == (path.parent.name, path.name) else None

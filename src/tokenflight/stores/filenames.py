@@ -1,0 +1,40 @@
+"""Names of any content as file names: readable where they are plain, never colliding, never leaving the directory."""
+
+import hashlib
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+MAX_NAME_LENGTH: Final = 200
+"""In characters, all ASCII: with the longest suffix still below the 255 bytes that file systems allow."""
+
+_KEPT_PREFIX_LENGTH: Final = 100
+_PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-@+.")
+_RESERVED_ON_WINDOWS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
+
+
+def file_name(text: str) -> str:
+    """A file name for `text`, without suffix: itself if plain, otherwise percent-encoded.
+
+    Capital letters are encoded too, as some file systems do not tell them from small ones. A name that would be
+    too long is cut and ends in ``~`` and a digest, which `text_of` can't read back.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in data)
+    if name.startswith(".") or _RESERVED_ON_WINDOWS.match(name):
+        name = f"%{ord(name[0]):02x}{name[1:]}"
+    if name.endswith("."):
+        name = f"{name[:-1]}%2e"
+    if len(name) > MAX_NAME_LENGTH:
+        prefix = re.sub(r"%.?$", "", name[:_KEPT_PREFIX_LENGTH])
+        name = f"{prefix}~{hashlib.sha256(data).hexdigest()}"
+    return name
+
+
+def text_of(name: str) -> str | None:
+    """The text whose `file_name` is `name`; None if it was cut, or if no text has this name."""
+    try:
+        text = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+    return text if text and file_name(text) == name else None

@@ -1,0 +1,101 @@
+"""A store in memory: for tests, for one process, and for callers who keep token sets themselves."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from tokenflight.errors import LeaseTimeout, StoreConflict
+from tokenflight.stores.base import StoredTokens, TokenStore, Version
+from tokenflight.stores.codec import new_version
+from tokenflight.tokens import TokenKey, TokenSet
+
+
+class MemoryTokenStore(TokenStore):
+    """Token sets in this process's memory, gone with it. May be shared by refreshers on several event loops."""
+
+    def __init__(self) -> None:
+        self._records: dict[TokenKey, StoredTokens] = {}
+        self._queues: dict[TokenKey, deque[Future[None]]] = {}
+        self._guard = threading.Lock()  # guards both, as event loops in several threads may share the store
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        """See `TokenStore.load`."""
+        return self._records.get(key)
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        """See `TokenStore.save`."""
+        record = StoredTokens(tokens, new_version(), issuer)
+        with self._guard:
+            self._records[key] = record
+        return record.version
+
+    async def replace(
+        self,
+        key: TokenKey,
+        tokens: TokenSet,
+        *,
+        expected: Version,
+        issuer: str | None = None,
+        refused: bool = False,
+    ) -> Version:
+        """See `TokenStore.replace`."""
+        record = StoredTokens(tokens, new_version(), issuer, refused)
+        with self._guard:
+            current = self._records.get(key)
+            if current is None or current.version != expected:
+                raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+            self._records[key] = record
+        return record.version
+
+    async def delete(self, key: TokenKey) -> bool:
+        """See `TokenStore.delete`."""
+        with self._guard:
+            return self._records.pop(key, None) is not None
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+        """See `TokenStore.lease`. Leases are given in the order in which they were asked for."""
+        return self._lease(key, timeout)
+
+    async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+        """See `TokenStore.keys`."""
+        for key in list(self._records):
+            if provider is None or key.provider == provider:
+                yield key
+
+    async def aclose(self) -> None:
+        """Nothing to close; the token sets stay."""
+
+    @asynccontextmanager
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+        ticket: Future[None] = Future()
+        with self._guard:
+            queue = self._queues.setdefault(key, deque())
+            queue.append(ticket)
+            self._call_next(queue)
+        try:
+            if not ticket.done():
+                try:
+                    async with asyncio.timeout(timeout):
+                        await asyncio.wrap_future(ticket)
+                except TimeoutError:
+                    raise LeaseTimeout(
+                        f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
+                    ) from None
+            yield
+        finally:
+            with self._guard:
+                queue.remove(ticket)
+                if queue:
+                    self._call_next(queue)
+                else:
+                    del self._queues[key]
+
+    @staticmethod
+    def _call_next(queue: deque[Future[None]]) -> None:
+        # A ticket cancelled at this instant takes itself out of the queue and calls the next one.
+        with suppress(InvalidStateError):
+            if not queue[0].done():
+                queue[0].set_result(None)

@@ -1,0 +1,138 @@
+"""Private, durable files and locks between processes: the blocking system calls under the file store.
+
+Files are readable by their owner alone from the first byte (0600), in directories that only the owner enters (0700).
+Symbolic links are not followed. Permissions are checked where the system has POSIX ones.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from tokenflight.errors import StoreError, StoreUnavailable
+
+LOCK_TIMEOUT_SECONDS: Final = 10.0
+LOCK_POLL_SECONDS: Final = 0.001
+
+_POSIX: Final = os.name == "posix"
+_FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def make_directory(directory: Path) -> None:
+    """Create `directory` (0700) and its parents if need be; refuse one that others can write to."""
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+        _sync_directory(directory.parent)
+    except FileExistsError:
+        status = directory.stat(follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            raise StoreUnavailable(f"{directory} is not a directory of its own") from None
+        if _POSIX and status.st_mode & 0o022:
+            raise _insecure(directory, status, "written to", "go-w") from None
+
+
+def read_file(path: Path, *, max_bytes: int) -> bytes | None:
+    """The first `max_bytes` of the file at `path`, or None if there is none. Refuses a file that others can read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreUnavailable(f"{path} is not a regular file")
+        if _POSIX and status.st_mode & 0o077:
+            raise _insecure(path, status, "read", "go-rwx")
+        return file.read(max_bytes)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Put `data` at `path` whole or not at all, durable on return. Callers hold a lock: the name aside is fixed."""
+    aside = path.with_name(f".{path.name}.tmp")
+    with suppress(FileNotFoundError):
+        aside.unlink()  # left by a process that died while writing
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def remove_file(path: Path) -> bool:
+    """Remove the file at `path`, durable on return; say whether there was one."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    _sync_directory(path.parent)
+    return True
+
+
+def try_lock(path: Path) -> int | None:
+    """Take the lock on the file at `path`, created if need be; None if somebody else has it.
+
+    Returns what `release_lock` takes. The system frees the lock when the process dies. The file is never removed:
+    a lock on a removed file would guard nothing.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+    try:
+        if lock_descriptor(descriptor, blocking=False):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def release_lock(descriptor: int) -> None:
+    """Free a lock taken with `try_lock`."""
+    try:
+        unlock_descriptor(descriptor)  # closing alone frees nothing while a forked child has it open too
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on the file at `path` for a moment, among all threads and processes."""
+    give_up_at = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while (descriptor := try_lock(path)) is None:
+        if time.monotonic() > give_up_at:
+            raise StoreUnavailable(f"{path} has been locked by another process for {LOCK_TIMEOUT_SECONDS:.0f} s")
+        time.sleep(LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        release_lock(descriptor)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename or removal in `directory` survive a power cut; Windows neither needs nor allows it."""
+    if not _POSIX:
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _insecure(path: Path, status: os.stat_result, what: str, mode: str) -> StoreError:
+    return StoreError(
+        f"{path} can be {what} by other users (mode {stat.S_IMODE(status.st_mode):04o}) and is refused; if its content "
+        f"is still to be trusted, run: chmod {mode} {path}",
+        code="insecure_permissions",
+    )
