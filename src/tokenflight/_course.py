@@ -1,0 +1,66 @@
+"""What travels between a waiter and its flight: the need, the course of the flight, and how it landed."""
+
+import time
+from dataclasses import dataclass, field
+
+from tokenflight._memory import Copy
+from tokenflight.errors import TokenflightError
+from tokenflight.events import TokenEvent
+from tokenflight.stores.base import StoredTokens, Version
+from tokenflight.tokens import TokenKey, TokenSet
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a caller needs beyond a token set that is not due.
+
+    So many seconds of life, a renewal whatever the expiry, or nothing older than the token set it offers.
+    """
+
+    min_validity: float = 0.0
+    renewal: bool = False
+    offered: TokenSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """How a flight ended: with a record, or with an error and the last record known, if any.
+
+    `renewed` tells that the record was written after the flight had been asked for, by it or by somebody else.
+    """
+
+    record: StoredTokens | None
+    error: TokenflightError | None = None
+    renewed: bool = False
+    event: TokenEvent | None = None
+
+
+@dataclass(slots=True)
+class Course:
+    """What a flight knows on its way.
+
+    `copy` is what memory held at the start, `record` what the store holds as far as the flight has read or written,
+    `set_out_from` the version that is to be renewed: any other one was written meanwhile by somebody else. `spent` is
+    the refresh token that the flight used up.
+    """
+
+    key: TokenKey
+    need: Need
+    copy: Copy | None
+    record: StoredTokens | None = None
+    set_out_from: Version | None = None
+    spent: str | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def duration(self) -> float:
+        """Seconds since the flight began."""
+        return time.monotonic() - self.started
+
+    def has_changed(self, record: StoredTokens) -> bool:
+        """Whether somebody else wrote `record` since the flight was asked for."""
+        return record.version != self.set_out_from
+
+    def is_known(self, record: StoredTokens) -> bool:
+        """Whether `record` is the very one that memory held at the start."""
+        return self.copy is not None and self.copy.record.version == record.version

@@ -1,0 +1,58 @@
+"""Whether a token set will do: decisions on what is in memory, free of I/O."""
+
+import time
+from dataclasses import replace
+
+from tokenflight._course import Course, Need
+from tokenflight._memory import Copy, Memory
+from tokenflight._unsaved import Unsaved
+from tokenflight.policy import Freshness, RefreshPolicy, is_servable, judge, user_jitter
+from tokenflight.stores.base import StoredTokens
+from tokenflight.tokens import TokenSet
+
+
+class Decisions:
+    """Judges token sets by policy, by what APIs rejected, and by what the caller needs or offers."""
+
+    def __init__(self, policy: RefreshPolicy, memory: Memory, unsaved: Unsaved) -> None:
+        self._policy = policy
+        self._memory = memory
+        self._unsaved = unsaved
+
+    def known(self, user_id: str) -> Copy | None:
+        """The copy in memory; a token set that can't be stored yet goes before it."""
+        record = self._unsaved.get(user_id)
+        return self._memory.copies.get(user_id) if record is None else Copy.of_unsaved(record)
+
+    def is_due(self, user_id: str, tokens: TokenSet, need: Need) -> bool:
+        """Whether `tokens` won't do for `need`."""
+        if need.renewal or self._memory.is_rejected(user_id, tokens) or not self.covers_offer(user_id, tokens, need):
+            return True
+        return judge(tokens, self._policy, time.time(), min_validity=need.min_validity) is Freshness.DUE
+
+    def is_aging(self, user_id: str, tokens: TokenSet) -> bool:
+        """Whether `tokens` should be renewed in the background."""
+        return judge(tokens, self._policy, time.time(), jitter=user_jitter(user_id)) is Freshness.AGING
+
+    def is_servable(self, user_id: str, tokens: TokenSet) -> bool:
+        """Whether `tokens` may stand in for a renewal that failed."""
+        return is_servable(tokens, time.time()) and not self._memory.is_rejected(user_id, tokens)
+
+    def covers_offer(self, user_id: str, tokens: TokenSet, need: Need) -> bool:
+        """Whether `tokens` is what the caller offers, or came after it."""
+        if need.offered is None:
+            return True
+        copy = self.known(user_id)
+        spent = copy.spent if copy is not None and copy.tokens == tokens else None
+        return tokens.supersedes(need.offered, spent=spent)
+
+    def fits(self, course: Course, record: StoredTokens) -> bool:
+        """Whether `record`, just read, makes a renewal unnecessary."""
+        tokens, need = record.tokens, course.need
+        changed = course.has_changed(record)
+        if changed:
+            need = replace(need, renewal=False)  # somebody else has just renewed it
+        if self.is_due(course.key.user_id, tokens, need):
+            return False
+        # Without a known expiry it is due when first seen: nobody can say how old it is.
+        return tokens.expires_at is not None or tokens.refresh_token is None or changed or course.is_known(record)

@@ -1,0 +1,89 @@
+"""The records of one provider in a store, as a flight uses them: bound to their issuer, never waited for for ever."""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from tokenflight.errors import ProviderMisconfigured, StoreUnavailable, TokenflightError
+from tokenflight.providers.base import IssuerBound, Provider
+from tokenflight.stores.base import StoredTokens, TokenStore
+from tokenflight.tokens import TokenKey, TokenSet
+
+T = TypeVar("T")
+
+LEASE_TIMEOUT_SECONDS: Final = 60.0
+STORE_TIMEOUT_SECONDS: Final = 10.0
+
+
+class Records:
+    """Reads and writes the records of `provider` in `store`. Each call raises a `StoreError` where the store fails."""
+
+    def __init__(self, store: TokenStore, provider: Provider) -> None:
+        self._store = store
+        self._provider = provider.name
+        self._issuer = provider.issuer if isinstance(provider, IssuerBound) else None
+
+    def key(self, user_id: str) -> TokenKey:
+        """The key of the record of `user_id`."""
+        return TokenKey(self._provider, user_id)
+
+    def lease(self, key: TokenKey) -> AbstractAsyncContextManager[None]:
+        """The right to renew; raises `LeaseTimeout` after `LEASE_TIMEOUT_SECONDS`."""
+        return self._store.lease(key, timeout=LEASE_TIMEOUT_SECONDS)
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        """The record, or None. Raises `ProviderMisconfigured` if it is another issuer's: its tokens stay here."""
+        record = await _in_time(self._store.load(key))
+        if record is not None and None not in (record.issuer, self._issuer) and record.issuer != self._issuer:
+            raise ProviderMisconfigured(
+                f"the stored token set of user {key.user_id!r} was issued by {record.issuer}, but {key.provider} is "
+                f"now {self._issuer}; nothing was sent: configure the old issuer, or send the user through login",
+                code="issuer_mismatch",
+                user_id=key.user_id,
+                provider=key.provider,
+            )
+        return record
+
+    async def save(self, key: TokenKey, tokens: TokenSet) -> StoredTokens:
+        """Write `tokens` whatever was there."""
+        version = await _in_time(self._store.save(key, tokens, issuer=self._issuer))
+        return StoredTokens(tokens, version, self._issuer)
+
+    async def succeed(self, key: TokenKey, tokens: TokenSet, before: StoredTokens | None) -> StoredTokens:
+        """Write `tokens` in place of the record `before` and of no other; without one, as a login does.
+
+        Raises `StoreConflict` if a login or logout was faster.
+        """
+        if before is None:
+            return await self.save(key, tokens)
+        version = await _in_time(self._store.replace(key, tokens, expected=before.version, issuer=self._issuer))
+        return StoredTokens(tokens, version, self._issuer)
+
+    async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens:
+        """Remember in the record that the provider refused its refresh token.
+
+        Then no other process sends it again, nor this one after a restart.
+        """
+        version = await _in_time(
+            self._store.replace(key, record.tokens, expected=record.version, issuer=record.issuer, refused=True)
+        )
+        return replace(record, version=version, refused=True)
+
+    async def delete(self, key: TokenKey) -> bool:
+        """Remove the record; say whether there was one."""
+        return await _in_time(self._store.delete(key))
+
+
+async def _in_time(operation: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
+            return await operation
+    except TimeoutError:
+        raise StoreUnavailable(f"the store took longer than {STORE_TIMEOUT_SECONDS:.0f} s", code="timeout") from None
+    except TokenflightError:
+        raise
+    except Exception as exc:
+        # A store of somebody else's that lets its engine's errors through.
+        raise StoreUnavailable(f"the store failed with {type(exc).__name__}; see the cause", code="unexpected") from exc

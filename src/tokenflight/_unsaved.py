@@ -1,0 +1,156 @@
+"""Renewed token sets that could not be stored yet: kept, with their lease, until they are."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from tokenflight._records import Records
+from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError
+from tokenflight.events import RenewalDiscarded, SaveFailed, SaveRecovered, TokenEvent
+from tokenflight.stores.base import StoredTokens, Version
+from tokenflight.tokens import TokenKey, TokenSet
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A renewed token set, and the record it is to take the place of; None where there was none."""
+
+    key: TokenKey
+    tokens: TokenSet
+    before: StoredTokens | None
+    started: float
+
+    @property
+    def duration(self) -> float:
+        """Seconds since the flight began."""
+        return time.monotonic() - self.started
+
+
+@dataclass(slots=True)
+class _Kept:
+    renewal: Renewal
+    lease: AsyncExitStack
+    attempts: int = 1
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def record(self) -> StoredTokens:
+        return StoredTokens(self.renewal.tokens, Version("unsaved"))
+
+
+class Unsaved:
+    """Renewals that could not be stored, each with a task that keeps the lease and tries again with back-off.
+
+    While one is kept, its spent refresh token can't be sent: nobody else gets the lease. `on_saved` is called with
+    the record once it is stored, `on_dropped` with its key if a login or logout was faster.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        announce: Callable[[TokenEvent], None],
+        on_saved: Callable[[TokenKey, StoredTokens], None],
+        on_dropped: Callable[[TokenKey], None],
+    ) -> None:
+        self._records = records
+        self._announce = announce
+        self._on_saved = on_saved
+        self._on_dropped = on_dropped
+        self._kept: dict[str, _Kept] = {}
+        self._closing = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, user_id: str) -> StoredTokens | None:
+        """The record of `user_id` as it would be if it could be stored."""
+        kept = self._kept.get(user_id)
+        return None if kept is None else kept.record
+
+    def keep(self, renewal: Renewal, lease: AsyncExitStack, error: TokenflightError) -> StoredTokens:
+        """Take over `renewal` and the `lease` under which it was made; return the record to serve meanwhile."""
+        user_id = renewal.key.user_id
+        kept = self._kept[user_id] = _Kept(renewal, lease)
+        self._tell(kept, error)
+        kept.task = asyncio.get_running_loop().create_task(
+            self._save_until_stored(kept), name=f"tokenflight save {user_id}"
+        )
+        return kept.record
+
+    async def aclose(self) -> None:
+        """Try once more to store what is kept.
+
+        Raises `StoreUnavailable` if that fails: the users it names have lost their refresh tokens.
+        """
+        self._closing.set()
+        tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._kept:
+            users = ", ".join(repr(user_id) for user_id in sorted(self._kept)[:10])
+            raise StoreUnavailable(
+                f"renewed token sets of {len(self._kept)} users could not be stored and are lost: {users}; these users "
+                "have to log in again",
+                code="unsaved",
+            )
+
+    async def _save_until_stored(self, kept: _Kept) -> None:
+        key, pause = kept.renewal.key, FIRST_PAUSE_SECONDS
+        async with kept.lease:  # kept for as long as the store holds a spent refresh token
+            while True:
+                last = await self._closing_within(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                try:
+                    record = await self._save(kept)
+                except TokenflightError as exc:
+                    kept.attempts += 1
+                    self._tell(kept, exc)
+                    if last:
+                        return
+                    continue
+                del self._kept[key.user_id]
+                if record is None:
+                    self._announce(RenewalDiscarded(key.user_id, key.provider, kept.renewal.duration))
+                    self._on_dropped(key)
+                else:
+                    self._announce(
+                        SaveRecovered(key.user_id, key.provider, kept.renewal.duration, attempts=kept.attempts + 1)
+                    )
+                    self._on_saved(key, record)
+                return
+
+    async def _save(self, kept: _Kept) -> StoredTokens | None:
+        """Try once; None if a login or logout was faster."""
+        renewal = kept.renewal
+        try:
+            return await self._records.succeed(renewal.key, renewal.tokens, renewal.before)
+        except StoreConflict:
+            # The write that seemed to fail may have arrived: then the conflict is with ourselves.
+            current = await self._records.load(renewal.key)
+            return current if current is not None and current.tokens == renewal.tokens else None
+
+    async def _closing_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._closing.wait()
+        except TimeoutError:
+            return False
+
+    def _tell(self, kept: _Kept, error: TokenflightError) -> None:
+        renewal = kept.renewal
+        self._announce(
+            SaveFailed(
+                renewal.key.user_id,
+                renewal.key.provider,
+                renewal.duration,
+                code=error.code,
+                attempts=kept.attempts,
+            )
+        )

@@ -1,0 +1,452 @@
+"""A valid token for any user: memory, judge, flight, lease, renew, save, publish. Read top to bottom.
+
+``get_valid_token`` returns a fresh copy from memory at once. Otherwise it joins the user's flight, a task that the
+refresher owns. The flight reads the store; if what it finds will not do either, it takes the lease, reads again,
+adopts what another process stored or asks the provider, saves, and only then publishes.
+"""
+
+import asyncio
+import time
+import warnings
+from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from types import TracebackType, UnionType
+from typing import Any, Self
+
+from tokenflight import _failures
+from tokenflight._cooldown import CoolDowns
+from tokenflight._course import Course, Landing, Need
+from tokenflight._decisions import Decisions
+from tokenflight._flight import Flight, Flights, own_copy
+from tokenflight._memory import Copy, Memory
+from tokenflight._records import Records
+from tokenflight._unsaved import Renewal, Unsaved
+from tokenflight.errors import (
+    ConfigurationError,
+    LeaseTimeout,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    StoreConflict,
+    StoreError,
+    TokenflightError,
+    TokenRefreshError,
+)
+from tokenflight.events import (
+    OnEvent,
+    RenewalDiscarded,
+    RenewalFailed,
+    TokenAdopted,
+    TokenEvent,
+    TokenRenewed,
+    announce,
+)
+from tokenflight.policy import RefreshPolicy
+from tokenflight.providers.base import Closeable, Provider
+from tokenflight.stores import StoredTokens, TokenStore, default_store
+from tokenflight.tokens import TokenKey, TokenResult, TokenSet
+
+_now = time.time
+
+_flying: ContextVar[tuple[Flight[Any], ...]] = ContextVar("tokenflight_flying", default=())
+"""The flights that the running code is part of."""
+
+
+class TokenRefresher:
+    """Hands out valid access tokens, each user's renewed at most once however many ask.
+
+    `provider` renews; `store` keeps token sets and gives the lease (a `MemoryTokenStore` if None); `on_event` is
+    called with each `TokenEvent`, on the event loop, and can't break a flight. An async context manager, bound to
+    the event loop on which it first waits; make one for the life of the application and share it.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        store: TokenStore | None = None,
+        *,
+        policy: RefreshPolicy = RefreshPolicy(),  # noqa: B008 - frozen
+        on_event: OnEvent | None = None,
+    ) -> None:
+        if not isinstance(getattr(provider, "name", None), str) or not callable(getattr(provider, "renew", None)):
+            raise ConfigurationError(f"provider must have a name and a renew method; {type(provider).__name__} has not")
+        _require_kind("store", store, TokenStore | None)
+        _require_kind("policy", policy, RefreshPolicy)
+        if on_event is not None and not callable(on_event):
+            raise ConfigurationError(f"on_event must be callable or None, not {type(on_event).__name__}")
+        self._provider = provider
+        self._store = default_store() if store is None else store
+        self._records = Records(self._store, provider)
+        self._policy = policy
+        self._on_event = on_event
+        self._memory = Memory(policy)
+        self._copies = self._memory.copies
+        self._cool_downs = CoolDowns()
+        self._flights = Flights[Landing]()
+        self._unsaved = Unsaved(
+            self._records,
+            announce=self._announce,
+            on_saved=self._saved_at_last,
+            on_dropped=lambda key: self._memory.forget(key.user_id),
+        )
+        self._decide = Decisions(policy, self._memory, self._unsaved)
+        self._slots = asyncio.Semaphore(policy.max_concurrent_renewals)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._loop is not None:
+            warnings.warn(f"{self!r} was never closed; use `async with` or aclose()", ResourceWarning, stacklevel=1)
+
+    def __repr__(self) -> str:
+        return f"<TokenRefresher at {self._provider.name!r} with {type(self._store).__name__}>"
+
+    async def get_valid_token(
+        self, user_id: str, *, min_validity: float | None = None, rejected: str | None = None
+    ) -> TokenSet:
+        """Return a valid token set for `user_id`, renewed first if it has to be.
+
+        `min_validity` is how many seconds of life the caller needs; where even a new token lives shorter, the newest
+        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again.
+
+        Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
+        `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
+        """
+        copy = self._copies.get(user_id)
+        # The fast path: no await, no lock, no I/O.
+        if copy is not None and min_validity is None and rejected is None and copy.since <= _now() <= copy.fast_until:
+            return copy.record.tokens
+        if rejected is not None:
+            _require_kind("rejected", rejected, str)
+            self._memory.reject(user_id, rejected)
+        return await self._obtain(user_id, Need(min_validity=0.0 if min_validity is None else min_validity))
+
+    async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
+        """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
+
+        Where the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
+        holds a spent refresh token gets its successor, not a second renewal. Raises as `get_valid_token` does.
+        """
+        _require_kind("tokens", tokens, TokenSet)
+        copy = self._decide.known(user_id)
+        known = copy is not None and copy.supersedes(tokens)
+        expires = tokens.expires_at is not None or tokens.refresh_token is None
+        if not known and expires and not self._decide.is_due(user_id, tokens, Need()):
+            return TokenResult(tokens, should_update=False)
+        current = await self._obtain(user_id, Need(offered=tokens))
+        same = (current.access_token, current.refresh_token) == (tokens.access_token, tokens.refresh_token)
+        return TokenResult(current, should_update=not same)
+
+    async def refresh_token(self, user_id: str) -> TokenSet:
+        """Renew the token set of `user_id` now, whatever its expiry, or join the renewal under way.
+
+        Raises as `get_valid_token` does, also where the present token is still valid.
+        """
+        return await self._obtain(user_id, Need(renewal=True))
+
+    async def save_tokens(self, user_id: str, tokens: TokenSet) -> None:
+        """Store the `tokens` of a login. It wins over what is stored and over a renewal under way."""
+        _require_kind("tokens", tokens, TokenSet)
+        key = self._key(user_id)
+        self._flights.overtake(user_id)
+        try:
+            record = await self._records.save(key, tokens)
+        except BaseException:
+            self._memory.forget(user_id)  # whether it was stored is unknown: let the store tell
+            raise
+        self._flights.overtake(user_id)  # one may have started meanwhile
+        self._cool_downs.clear(user_id)
+        self._memory.vouch(user_id)
+        self._memory.keep(user_id, record, _now())
+
+    async def load_tokens(self, user_id: str) -> TokenSet | None:
+        """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
+        record = await self._records.load(self._key(user_id))
+        return None if record is None else record.tokens
+
+    async def delete_tokens(self, user_id: str) -> bool:
+        """Log `user_id` out: forget the token set here and in the store. Say whether there was one.
+
+        It wins over a renewal under way. The provider is not told.
+        """
+        key = self._key(user_id)
+        self._flights.overtake(user_id)
+        try:
+            return await self._records.delete(key)
+        finally:
+            self._flights.overtake(user_id)  # one may have started meanwhile
+            self._cool_downs.clear(user_id)
+            self._memory.forget(user_id)
+
+    async def aclose(self) -> None:
+        """Wait for the flights under way to finish and to store what they got; then close provider and store.
+
+        Both open again if another refresher goes on using them. Raises `StoreUnavailable` if a renewed token set
+        could not be stored.
+        """
+        self._closed = True
+        try:
+            await self._flights.drain()
+            await self._unsaved.aclose()
+        finally:
+            self._copies.clear()
+            if isinstance(self._provider, Closeable):
+                await self._provider.aclose()
+            await self._store.aclose()
+
+    # The waiter's side: the copy in memory, or a flight.
+
+    async def _obtain(self, user_id: str, need: Need) -> TokenSet:
+        self._key(user_id)
+        while True:
+            now = _now()
+            copy = self._decide.known(user_id)
+            if copy is not None and copy.is_trusted(now) and not self._decide.is_due(user_id, copy.tokens, need):
+                if (
+                    need.offered is None
+                    and self._decide.is_aging(user_id, copy.tokens)
+                    and self._may_start(user_id, now)
+                ):
+                    self._start_flight(user_id, Need(renewal=True))  # nobody waits for it
+                return copy.tokens
+            flight = self._flights.get(user_id)
+            joined = flight is not None
+            if flight is None:
+                if not self._may_start(user_id, now):
+                    return self._grounded(user_id, copy, need)
+                flight = self._start_flight(user_id, need)
+            elif flight in _flying.get():
+                raise ConfigurationError(
+                    f"the renewal for user {user_id!r} at {self._provider.name} asks for the very token it renews; "
+                    "give the provider an HTTP client that does not use this refresher",
+                    code="reentered",
+                )
+            landing = await flight.result()
+            if flight.overtaken:
+                need = replace(need, renewal=False)  # a login is as good as a renewal
+            elif landing.error is not None:
+                return self._served_or_raised(user_id, landing.record, landing.error, need)
+            elif landing.record is not None and (not joined or self._brought(user_id, landing, need)):
+                return landing.record.tokens
+            # Otherwise another caller's flight brought less than this one needs: look again.
+
+    def _start_flight(self, user_id: str, need: Need) -> Flight[Landing]:
+        return self._flights.start(user_id, partial(self._fly, user_id, need))
+
+    def _may_start(self, user_id: str, now: float) -> bool:
+        return self._unsaved.get(user_id) is None and not self._cool_downs.remaining(user_id, now)
+
+    def _grounded(self, user_id: str, copy: Copy | None, need: Need) -> TokenSet:
+        """The answer where no flight may start: the old token, or why there is none."""
+        key = self._records.key(user_id)
+        error: TokenflightError
+        if self._unsaved.get(user_id) is not None:
+            error = _failures.still_unsaved(key)
+        else:
+            error = _failures.cooling_down(key, self._cool_downs.remaining(user_id, _now()))
+        return self._served_or_raised(user_id, None if copy is None else copy.record, error, need)
+
+    def _served_or_raised(
+        self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
+    ) -> TokenSet:
+        """A failed renewal is no outage for this caller while the old token is really valid."""
+        tokens = need.offered if record is None else record.tokens
+        if tokens is not None and not need.renewal and self._decide.is_servable(user_id, tokens):
+            return tokens
+        raise own_copy(error)
+
+    def _brought(self, user_id: str, landing: Landing, need: Need) -> bool:
+        """Whether a flight that another caller started brought what this one needs."""
+        if landing.record is None:
+            return False
+        tokens = landing.record.tokens
+        if landing.renewed and not self._memory.is_rejected(user_id, tokens):
+            return self._decide.covers_offer(user_id, tokens, need)
+        return not self._decide.is_due(user_id, tokens, need)
+
+    # The flight: a task of its own.
+
+    async def _fly(self, user_id: str, need: Need, flight: Flight[Landing]) -> Landing:
+        """Find or make a token set that meets `need`, and publish it."""
+        _flying.set((*_flying.get(), flight))  # the task has a context of its own
+        course = Course(self._records.key(user_id), need, self._decide.known(user_id))
+        try:
+            landing = await self._read(course)
+            if landing is None:
+                landing = await self._renew(course)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
+            landing = self._failed(course, _failures.in_the_tree(exc, course.key))
+        if course.record is not None and not flight.overtaken:
+            self._memory.keep(user_id, course.record, _now(), spent=course.spent)
+        if landing.event is not None:
+            self._announce(landing.event)
+        return landing
+
+    async def _read(self, course: Course) -> Landing | None:
+        """Read the record without a lease, unless the copy in memory is trusted; None if it has to be renewed."""
+        copy = course.copy
+        if copy is not None and copy.is_trusted(_now()) and not copy.record.refused:
+            course.set_out_from = copy.record.version
+            return None
+        record = course.record = await self._records.load(course.key)
+        if record is None:
+            return None
+        course.set_out_from = record.version if copy is None else copy.record.version
+        if self._decide.fits(course, record):
+            return Landing(record, renewed=course.has_changed(record))
+        if record.refused:
+            raise _failures.refused_before(course.key)
+        return None
+
+    async def _renew(self, course: Course) -> Landing:
+        """Under the lease: read again, then adopt what somebody else stored, or ask the provider and save."""
+        key = course.key
+        try:
+            async with (
+                self._slots,
+                asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS) as deadline,
+                AsyncExitStack() as lease,
+            ):
+                try:
+                    await lease.enter_async_context(self._records.lease(key))
+                except LeaseTimeout:
+                    record = course.record = await self._records.load(key)
+                    if record is None or not self._decide.fits(course, record):
+                        raise
+                    return self._adopted(course, record)  # stored by a holder that has been stuck since
+                record = await self._load_or_take_offer(course)
+                tokens = None
+                while tokens is None:
+                    if record is not None:
+                        if self._decide.fits(course, record):
+                            return self._adopted(course, record)
+                        if record.refused:
+                            raise _failures.refused_before(key)
+                    try:
+                        tokens = await self._ask_provider(key, record)
+                    except ReauthenticationRequired as refusal:
+                        record = await self._after_refusal(course, record, refusal)
+                # The refresh token in the store is spent now: nothing but the write may come between.
+                deadline.reschedule(None)
+                return await self._save(course, Renewal(key, tokens, record, course.started), lease)
+        except TimeoutError:
+            raise _failures.deadline_exceeded(key) from None
+
+    async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
+        """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
+        record = await self._records.load(course.key)
+        offered = course.need.offered
+        if offered is not None and (
+            record is None or not self._decide.covers_offer(course.key.user_id, record.tokens, course.need)
+        ):
+            record = await self._records.save(course.key, offered)
+            course.set_out_from = record.version
+        course.record = record
+        return record
+
+    async def _ask_provider(self, key: TokenKey, record: StoredTokens | None) -> TokenSet:
+        try:
+            tokens = await self._provider.renew(key.user_id, None if record is None else record.tokens)
+        except Exception as exc:  # noqa: BLE001 - a provider of somebody else's may raise anything
+            raise _failures.in_the_tree(exc, key)  # noqa: B904 - the cause is set
+        if not isinstance(tokens, TokenSet):
+            raise _failures.no_token_set(key, tokens)
+        return tokens
+
+    async def _after_refusal(
+        self, course: Course, record: StoredTokens | None, refusal: ReauthenticationRequired
+    ) -> StoredTokens | None:
+        """The record to go on with if somebody else wrote it meanwhile; otherwise remember the refusal and raise it."""
+        if record is None or refusal.reason != "refused":
+            raise refusal
+        latest = course.record = await self._records.load(course.key)
+        if latest is None or latest.tokens.refresh_token != record.tokens.refresh_token:
+            return latest
+        with suppress(StoreError):  # not remembered, it is sent and refused once more: no harm
+            course.record = await self._records.mark_refused(course.key, latest)
+        raise refusal
+
+    async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
+        """Store what the provider returned. Where that fails, it is served all the same and kept until it is stored."""
+        key, tokens = course.key, renewal.tokens
+        course.spent = None if renewal.before is None else renewal.before.tokens.refresh_token
+        try:
+            record = await self._records.succeed(key, tokens, renewal.before)
+        except StoreConflict:
+            # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
+            course.record = await self._records.load(key)
+            discarded = RenewalDiscarded(key.user_id, key.provider, course.duration)
+            if course.record is None:
+                return Landing(None, _failures.logged_out(key), event=discarded)
+            return Landing(course.record, renewed=True, event=discarded)
+        except TokenflightError as exc:
+            # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
+            record = self._unsaved.keep(renewal, lease.pop_all(), exc)
+        course.record = record
+        self._cool_downs.clear(key.user_id)
+        self._memory.vouch(key.user_id)
+        rotated = tokens.refresh_token != course.spent
+        event = TokenRenewed(key.user_id, key.provider, course.duration, rotated=rotated, expires_at=tokens.expires_at)
+        return Landing(record, renewed=True, event=event)
+
+    def _adopted(self, course: Course, record: StoredTokens) -> Landing:
+        key = course.key
+        event = TokenAdopted(key.user_id, key.provider, course.duration, expires_at=record.tokens.expires_at)
+        return Landing(record, renewed=course.has_changed(record), event=event)
+
+    def _failed(self, course: Course, error: TokenflightError) -> Landing:
+        """Land without a new token set; say when it makes sense to try again."""
+        key, now = course.key, _now()
+        record = course.copy.record if course.record is None and course.copy is not None else course.record
+        served = record is not None and self._decide.is_servable(key.user_id, record.tokens)
+        if isinstance(error, ProviderUnavailable) and error.retry_after:
+            self._cool_downs.hold_provider(now, error.retry_after)
+        about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
+        if served or about_provider:
+            self._cool_downs.failed(key.user_id, now)
+        event = RenewalFailed(
+            key.user_id,
+            key.provider,
+            course.duration,
+            error=type(error).__name__,
+            code=error.code,
+            served=served,
+        )
+        return Landing(record, error, event=event)
+
+    # Small parts.
+
+    def _key(self, user_id: str) -> TokenKey:
+        """The key of `user_id`, if the refresher may be used here and now."""
+        if self._closed:
+            raise ConfigurationError("this TokenRefresher is closed", code="closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "this TokenRefresher is bound to another event loop, the one it was first used on; make one for each",
+                code="wrong_event_loop",
+            )
+        return self._records.key(user_id)
+
+    def _saved_at_last(self, key: TokenKey, record: StoredTokens) -> None:
+        self._memory.keep(key.user_id, record, _now())
+
+    def _announce(self, event: TokenEvent) -> None:
+        announce(event, self._on_event)
+
+
+def _require_kind(name: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", str(kind))
+        raise ConfigurationError(f"{name} must be a {expected}, not a {type(value).__name__}")
