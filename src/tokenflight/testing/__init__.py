@@ -1,0 +1,37 @@
+"""Tools to test an app on: a fake OpenID provider whose troubles are named values."""
+
+from tokenflight.testing.faults import (
+    Delay,
+    DropReply,
+    DropRequest,
+    Endpoint,
+    Fault,
+    GarbageReply,
+    HTMLReply,
+    HugeReply,
+    OAuthError,
+    RateLimited,
+    Redirect,
+    ServerError,
+    WrongIssuer,
+)
+from tokenflight.testing.gates import Gate
+from tokenflight.testing.provider import FakeProvider
+
+__all__ = [
+    "Delay",
+    "DropReply",
+    "DropRequest",
+    "Endpoint",
+    "FakeProvider",
+    "Fault",
+    "GarbageReply",
+    "Gate",
+    "HTMLReply",
+    "HugeReply",
+    "OAuthError",
+    "RateLimited",
+    "Redirect",
+    "ServerError",
+    "WrongIssuer",
+]

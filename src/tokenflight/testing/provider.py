@@ -1,0 +1,354 @@
+"""The fake provider: an ASGI app over grants, with faults and gates before them."""
+
+import asyncio
+import base64
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import EllipsisType
+from typing import Any, Final, assert_never
+from urllib.parse import unquote_plus, urlsplit
+
+import httpx
+
+from tokenflight.errors import ConfigurationError
+from tokenflight.providers.messages import require_secure_url
+from tokenflight.testing import replies
+from tokenflight.testing.asgi import ConnectionDropped, Receive, Request, Scope, Send, live, read_body, send_reply
+from tokenflight.testing.faults import Endpoint, Fault
+from tokenflight.testing.gates import Gate
+from tokenflight.testing.grants import Grants
+from tokenflight.testing.replies import Reply
+from tokenflight.testing.trouble import Target, Trouble
+
+_PATHS: Final[Mapping[str, Endpoint]] = {
+    "/token": "token",
+    "/.well-known/openid-configuration": "discovery",
+    "/api": "api",
+}
+"""Below the path of the issuer."""
+
+
+class FakeProvider:
+    """An OpenID provider, and an API that accepts its tokens, to test an app on.
+
+    A test logs users in, lets the app run, and asks what reached the provider::
+
+        async def test_a_user_is_renewed_once() -> None:
+            fake = FakeProvider()
+            async with fake.client() as http:
+                provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+                async with TokenRefresher(provider) as refresher:
+                    login = TokenSet.from_response(fake.login("alice", lifetime=1))
+                    await refresher.save_tokens("alice", login)
+                    await asyncio.gather(*(refresher.refresh_token("alice") for _ in range(100)))
+            assert fake.refreshes("alice") == 1
+
+    It is a plain ASGI 3 app: `client` gives an HTTP client that reaches it in-process, as does any on
+    ``httpx.ASGITransport(app=fake)``. `serve` puts it on a socket, for other processes or a realistic benchmark.
+
+    Below the issuer there are ``/.well-known/openid-configuration``; ``/token`` for the grants ``refresh_token``
+    and ``client_credentials`` (for the user in the form parameter ``sub``, or else the client itself); and ``/api``,
+    which answers a live access token, whatever the method, with ``{"user_id": ..., "method": ..., "body_bytes":
+    ...}``, and anything else with a 401. Users log in by `login`: there is no web page, and there are no ID tokens.
+
+    `issuer` is what the provider calls itself. With `rotate`, a refresh token is good for one use, and the reply
+    has its successor; without, the reply has none and the old one stays good. With `strict`, a spent refresh token
+    that comes again revokes the whole grant, refresh and access tokens; without, it is merely refused. `lifetime`
+    is that of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. These three may be
+    changed at any time. `client_id` and `client_secret`, in a Basic header or in the form, are those of the one
+    client; a secret of None makes it a public one.
+
+    Time is `time.time()`. A provider runs on one event loop, and awaits nothing while its state changes: each
+    request is atomic. One that has arrived is carried out even if its client goes away, as at a real provider.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str = "http://fake-provider.localhost",
+        rotate: bool = True,
+        strict: bool = True,
+        lifetime: float | None = 3600,
+        client_id: str = "app",
+        client_secret: str | None = "s3cret",  # noqa: S107 - known to everybody
+    ) -> None:
+        require_secure_url("issuer", issuer)
+        self.rotate = rotate
+        self.strict = strict
+        self.lifetime = lifetime
+        self._client = (client_id, client_secret)
+        self._grants = Grants()
+        self._trouble = Trouble()
+        self._requests: Counter[str | None] = Counter()
+        self._api_calls: Counter[str | None] = Counter()
+        self._discoveries = 0
+        self._under_way: set[asyncio.Task[Reply | None]] = set()
+        self._be_issuer(issuer)
+
+    def __repr__(self) -> str:
+        return f"<FakeProvider {self._issuer}>"
+
+    @property
+    def issuer(self) -> str:
+        """What the provider calls itself now."""
+        return self._issuer
+
+    @property
+    def token_endpoint(self) -> str:
+        """The URL of the token endpoint."""
+        return f"{self._issuer.rstrip('/')}/token"
+
+    @property
+    def api_url(self) -> str:
+        """The URL of the API."""
+        return f"{self._issuer.rstrip('/')}/api"
+
+    def client(self, *, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
+        """Return an HTTP client that reaches this provider in-process; relative URLs start at the issuer."""
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=self), base_url=self._issuer, auth=auth)
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        """Serve on a free port of 127.0.0.1, and give the base URL, which is the issuer meanwhile.
+
+        It runs on the running event loop. At exit every connection is closed, and requests under way are dropped.
+        Raises `ConfigurationError` without uvicorn, which ``tokenflight[testing]`` installs.
+        """
+        try:
+            from tokenflight.testing.loopback import serve_on_loopback  # noqa: PLC0415 - it needs the extra
+        except ModuleNotFoundError as exc:
+            raise ConfigurationError(
+                "FakeProvider.serve needs uvicorn: install tokenflight[testing]", code="missing_extra"
+            ) from exc
+        issuer_before = self._issuer
+        async with serve_on_loopback(self, cancel_requests=self._cancel_requests) as base_url:
+            self._be_issuer(base_url)
+            try:
+                yield base_url
+            finally:
+                self._be_issuer(issuer_before)
+
+    def login(self, user_id: str, *, lifetime: float | EllipsisType | None = ...) -> dict[str, Any]:
+        """Log `user_id` in, which opens a new grant, and return the token reply (RFC 6749 §5.1).
+
+        `lifetime` is that of this access token, in seconds; the provider's if not given. Older grants of the user
+        stay good, but the other methods that take a user are about the latest.
+        """
+        chosen = self.lifetime if isinstance(lifetime, EllipsisType) else lifetime
+        return self._grants.start(user_id, now=time.time(), lifetime=chosen)
+
+    def requests(self, user_id: str | None = None) -> int:
+        """Count the token requests that came, failed ones too: a user's, or all, also those of nobody known."""
+        return _total(self._requests) if user_id is None else self._requests[user_id]
+
+    def refreshes(self, user_id: str | None = None) -> int:
+        """Count how often a refresh token was accepted: a user's, or any."""
+        return _total(self._grants.refreshes) if user_id is None else self._grants.refreshes[user_id]
+
+    def reuses(self, user_id: str | None = None) -> int:
+        """Count how often a spent refresh token came again: a user's, or any."""
+        return _total(self._grants.reuses) if user_id is None else self._grants.reuses[user_id]
+
+    def api_calls(self, user_id: str | None = None) -> int:
+        """Count the API requests that came, refused ones too: with a user's token, or all."""
+        return _total(self._api_calls) if user_id is None else self._api_calls[user_id]
+
+    @property
+    def discoveries(self) -> int:
+        """How often the discovery document was asked for."""
+        return self._discoveries
+
+    def current_refresh_token(self, user_id: str) -> str:
+        """Return the refresh token that would be accepted now; `ConfigurationError` if there is none."""
+        grant = self._grants.latest(user_id)
+        if grant.refresh_token is None or grant.revoked:
+            raise ConfigurationError(f"user {user_id!r} has no refresh token that would be accepted")
+        return grant.refresh_token
+
+    def revoked(self, user_id: str) -> bool:
+        """Whether the grant of `user_id` is revoked: by `revoke`, or because a spent refresh token came again."""
+        return self._grants.latest(user_id).revoked
+
+    def revoke(self, user_id: str) -> None:
+        """End the grant of `user_id`: a refresh gives ``invalid_grant``, the API answers 401."""
+        self._grants.latest(user_id).revoked = True
+
+    def revoke_access_tokens(self, user_id: str) -> None:
+        """Let the API refuse the access tokens that `user_id` has so far; the refresh token stays good."""
+        self._grants.latest(user_id).access_tokens.clear()
+
+    def fail(
+        self,
+        fault: Fault,
+        *,
+        times: int | None = None,
+        endpoint: Endpoint = "token",
+        user_id: str | None = None,
+    ) -> None:
+        """Let `fault` happen to the next `times` requests at `endpoint`, or until `recover` if None.
+
+        With `user_id`, only to requests of that user. Of several faults, the one set first comes first; the others
+        follow once it is used up, except that a `Delay` and the next one happen to the same request.
+        """
+        self._trouble.plan(fault, Target(endpoint, user_id), times=times)
+
+    def recover(self) -> None:
+        """Lift all faults. A delayed request stays delayed, and a gate stays closed."""
+        self._trouble.lift_faults()
+
+    def hold(self, *, endpoint: Endpoint = "token", user_id: str | None = None, after: bool = False) -> Gate:
+        """Return a gate that holds requests until it is opened: before the provider acts, faults included.
+
+        With `after`, when it has acted and before it replies. The requests are chosen as in `fail`::
+
+            with fake.hold() as gate:
+                caller = asyncio.create_task(refresher.refresh_token("alice"))
+                await gate.reached()
+                caller.cancel()
+        """
+        return self._trouble.place_gate(Target(endpoint, user_id), after=after)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as an ASGI 3 app: ``http`` and ``lifespan``."""
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"FakeProvider serves http and lifespan, not {scope['type']}")
+        body = await read_body(receive)
+        if body is None:
+            return
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is None:
+            await send_reply(replies.text(404, "Not found"), send)
+            return
+        reply = await self._carry_out(Request(endpoint, scope["method"], dict(scope["headers"]), body))
+        if reply is None:
+            raise ConnectionDropped
+        await send_reply(reply, send)
+
+    async def _carry_out(self, request: Request) -> Reply | None:
+        self._register(request)
+        if not self._trouble:
+            return self._act(request)
+        # A task of its own: in-process, a client that gives up would take back what the provider is about to do.
+        task = asyncio.create_task(self._trouble.outcome(request, self._act))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    def _cancel_requests(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+
+    def _be_issuer(self, issuer: str) -> None:
+        self._issuer = issuer
+        base = urlsplit(issuer).path.rstrip("/")
+        self._endpoints = {base + path: endpoint for path, endpoint in _PATHS.items()}
+
+    def _register(self, request: Request) -> None:
+        """Find out whose `request` is, and count it."""
+        match request.endpoint:
+            case "token":
+                request.user_id = self._user_of(request.form or {})
+                self._requests[request.user_id] += 1
+            case "api":
+                request.user_id = self._grants.user_of_access_token(request.credentials("bearer") or "")
+                self._api_calls[request.user_id] += 1
+            case "discovery":
+                self._discoveries += 1
+            case _:
+                assert_never(request.endpoint)
+
+    def _user_of(self, form: Mapping[str, str]) -> str | None:
+        if form.get("grant_type") == "client_credentials":
+            return form.get("sub", self._client[0])
+        return self._grants.user_of_refresh_token(form.get("refresh_token", ""))
+
+    def _act(self, request: Request) -> Reply:
+        """Do what `request` asks for. Awaits nothing, so that requests can't interleave."""
+        match request.endpoint:
+            case "token":
+                return self._token_reply(request)
+            case "api":
+                return self._api_reply(request)
+            case "discovery":
+                return self._metadata()
+            case _:
+                assert_never(request.endpoint)
+
+    def _token_reply(self, request: Request) -> Reply:
+        form = request.form
+        if form is None:
+            return replies.token_error("invalid_request", "POST a form that has each parameter once")
+        if self._client != _client_of(request, form):
+            return replies.token_error("invalid_client", status=401)
+        match form:
+            case {"grant_type": "refresh_token", "refresh_token": refresh_token}:
+                members = self._grants.refresh(
+                    refresh_token,
+                    now=time.time(),
+                    lifetime=self.lifetime,
+                    rotate=self.rotate,
+                    strict=self.strict,
+                )
+            case {"grant_type": "client_credentials"}:
+                user_id = form.get("sub", self._client[0])
+                members = self._grants.start(user_id, now=time.time(), lifetime=self.lifetime, refreshable=False)
+            case {"grant_type": grant_type} if grant_type != "refresh_token":
+                return replies.token_error("unsupported_grant_type")
+            case _:
+                return replies.token_error("invalid_request", "a parameter is missing")
+        if members is None:
+            return replies.token_error("invalid_grant", "the refresh token is unknown, spent or revoked")
+        if "scope" in form:
+            members["scope"] = form["scope"]
+        return replies.json_object(members)
+
+    def _api_reply(self, request: Request) -> Reply:
+        access_token = request.credentials("bearer")
+        if access_token is None:
+            return replies.challenge()
+        if not self._grants.is_live(access_token, now=time.time()):
+            return replies.challenge("invalid_token")
+        return replies.json_object(
+            {"user_id": request.user_id, "method": request.method, "body_bytes": len(request.body)}
+        )
+
+    def _metadata(self) -> Reply:
+        """Reply with what OpenID Connect Discovery §3 requires; two of the URLs lead nowhere here."""
+        base = self._issuer.rstrip("/")
+        is_public = self._client[1] is None
+        return replies.json_object(
+            {
+                "issuer": self._issuer,
+                "authorization_endpoint": f"{base}/authorize",
+                "token_endpoint": self.token_endpoint,
+                "jwks_uri": f"{base}/jwks",
+                "response_types_supported": ["code"],
+                "grant_types_supported": ["refresh_token", "client_credentials"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["RS256"],
+                "token_endpoint_auth_methods_supported": (
+                    ["none"] if is_public else ["client_secret_basic", "client_secret_post"]
+                ),
+            }
+        )
+
+
+def _client_of(request: Request, form: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the client's identifier and secret, from Basic or from the form (RFC 6749 §2.3.1)."""
+    credentials = request.credentials("basic")
+    if credentials is None:
+        return form.get("client_id"), form.get("client_secret")
+    try:
+        client_id, _, client_secret = base64.b64decode(credentials).decode().partition(":")
+    except ValueError:
+        return None, None
+    return unquote_plus(client_id), unquote_plus(client_secret)
+
+
+def _total(counter: Mapping[Any, int]) -> int:
+    return sum(counter.values())
