@@ -1,15 +1,83 @@
-"""What all tests share."""
+"""What all tests share: a fake provider, a refresher on it, a clock, and a watch over leaked tokens."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Final
 
+import httpx
 import pytest
 import time_machine
 
-NOW = 1_800_000_000.0
+from support import NOW
+from tokenflight import (
+    ClientSecretBasic,
+    MemoryTokenStore,
+    OIDCProvider,
+    TokenEvent,
+    TokenRefresher,
+    TokenStore,
+)
+from tokenflight.testing import FakeProvider
+
+ISSUED_TOKEN: Final = re.compile(r"\b[ar]t_[A-Za-z0-9_-]{16,}")
+"""What the access and refresh tokens of a `FakeProvider` look like."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """L1: whatever a test prints or logs, down to DEBUG, has no token in it."""
+    report = yield
+    for title, text in report.sections:
+        if report.passed and (leak := ISSUED_TOKEN.search(text)):
+            report.outcome = "failed"
+            report.longrepr = f"a token leaked into {title}: …{text[max(leak.start() - 200, 0) : leak.start() + 6]}…"
+    return report
 
 
 @pytest.fixture
-def clock() -> Iterator[time_machine.Coordinates]:
+def clock() -> Iterator[time_machine.Traveller]:
     """A clock that stands still until it is shifted."""
-    with time_machine.travel(NOW, tick=False) as coordinates:
-        yield coordinates
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def fake() -> FakeProvider:
+    """A strict rotating provider."""
+    return FakeProvider()
+
+
+@pytest.fixture
+async def http(fake: FakeProvider) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client that reaches the fake provider and its API."""
+    async with fake.client() as client:
+        yield client
+
+
+@pytest.fixture
+def provider(fake: FakeProvider, http: httpx.AsyncClient) -> OIDCProvider:
+    """The fake provider as the library sees it."""
+    return OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+
+
+@pytest.fixture
+def store() -> TokenStore:
+    """An empty store."""
+    return MemoryTokenStore()
+
+
+@pytest.fixture
+def events() -> list[TokenEvent]:
+    """The events of `refresher`, as they come."""
+    return []
+
+
+@pytest.fixture
+async def refresher(
+    provider: OIDCProvider, store: TokenStore, events: list[TokenEvent]
+) -> AsyncIterator[TokenRefresher]:
+    """A refresher that is closed after the test."""
+    async with TokenRefresher(provider, store, on_event=events.append) as refresher:
+        yield refresher

@@ -39,23 +39,32 @@ class Landing:
 class Course:
     """What a flight knows on its way.
 
-    `copy` is what memory held at the start, `record` what the store holds as far as the flight has read or written,
-    `set_out_from` the version that is to be renewed: any other one was written meanwhile by somebody else. `spent` is
-    the refresh token that the flight used up.
+    `copy` is what memory held at the start; `record` what the store holds, as far as the flight knows, and `is_read`
+    whether it knows better than `copy`. `set_out_from` is the version that is to be renewed: any other one was written
+    meanwhile by somebody else. `spent` is the refresh token that the flight used up.
     """
 
     key: TokenKey
     need: Need
     copy: Copy | None
-    record: StoredTokens | None = None
+    record: StoredTokens | None = field(init=False)
+    is_read: bool = False
     set_out_from: Version | None = None
     spent: str | None = None
     started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.record = None if self.copy is None else self.copy.record
 
     @property
     def duration(self) -> float:
         """Seconds since the flight began."""
         return time.monotonic() - self.started
+
+    def found(self, record: StoredTokens | None) -> StoredTokens | None:
+        """Note, and return, what the store has been found to hold, or has just been given to hold."""
+        self.record, self.is_read = record, True
+        return record
 
     def has_changed(self, record: StoredTokens) -> bool:
         """Whether somebody else wrote `record` since the flight was asked for."""

@@ -6,6 +6,7 @@ adopts what another process stored or asks the provider, saves, and only then pu
 """
 
 import asyncio
+import math
 import time
 import warnings
 from contextlib import AsyncExitStack, suppress
@@ -128,7 +129,7 @@ class TokenRefresher:
         if rejected is not None:
             _require_kind("rejected", rejected, str)
             self._memory.reject(user_id, rejected)
-        return await self._obtain(user_id, Need(min_validity=0.0 if min_validity is None else min_validity))
+        return await self._obtain(user_id, Need(min_validity=_checked_seconds("min_validity", min_validity)))
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
@@ -251,6 +252,8 @@ class TokenRefresher:
         error: TokenflightError
         if self._unsaved.get(user_id) is not None:
             error = _failures.still_unsaved(key)
+        elif copy is not None and copy.record.refused:
+            error = _failures.refused_before(key)
         else:
             error = _failures.cooling_down(key, self._cool_downs.remaining(user_id, _now()))
         return self._served_or_raised(user_id, None if copy is None else copy.record, error, need)
@@ -285,8 +288,11 @@ class TokenRefresher:
                 landing = await self._renew(course)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
             landing = self._failed(course, _failures.in_the_tree(exc, course.key))
-        if course.record is not None and not flight.overtaken:
-            self._memory.keep(user_id, course.record, _now(), spent=course.spent)
+        if course.is_read and not flight.overtaken:
+            if course.record is None:
+                self._memory.forget(user_id)
+            else:
+                self._memory.keep(user_id, course.record, _now(), spent=course.spent)
         if landing.event is not None:
             self._announce(landing.event)
         return landing
@@ -297,13 +303,13 @@ class TokenRefresher:
         if copy is not None and copy.is_trusted(_now()) and not copy.record.refused:
             course.set_out_from = copy.record.version
             return None
-        record = course.record = await self._records.load(course.key)
+        record = course.found(await self._records.load(course.key))
         if record is None:
             return None
         course.set_out_from = record.version if copy is None else copy.record.version
         if self._decide.fits(course, record):
             return Landing(record, renewed=course.has_changed(record))
-        if record.refused:
+        if record.refused and self._decide.covers_offer(course.key.user_id, record.tokens, course.need):
             raise _failures.refused_before(course.key)
         return None
 
@@ -319,7 +325,7 @@ class TokenRefresher:
                 try:
                     await lease.enter_async_context(self._records.lease(key))
                 except LeaseTimeout:
-                    record = course.record = await self._records.load(key)
+                    record = course.found(await self._records.load(key))
                     if record is None or not self._decide.fits(course, record):
                         raise
                     return self._adopted(course, record)  # stored by a holder that has been stuck since
@@ -350,8 +356,7 @@ class TokenRefresher:
         ):
             record = await self._records.save(course.key, offered)
             course.set_out_from = record.version
-        course.record = record
-        return record
+        return course.found(record)
 
     async def _ask_provider(self, key: TokenKey, record: StoredTokens | None) -> TokenSet:
         try:
@@ -368,11 +373,11 @@ class TokenRefresher:
         """The record to go on with if somebody else wrote it meanwhile; otherwise remember the refusal and raise it."""
         if record is None or refusal.reason != "refused":
             raise refusal
-        latest = course.record = await self._records.load(course.key)
+        latest = course.found(await self._records.load(course.key))
         if latest is None or latest.tokens.refresh_token != record.tokens.refresh_token:
             return latest
         with suppress(StoreError):  # not remembered, it is sent and refused once more: no harm
-            course.record = await self._records.mark_refused(course.key, latest)
+            course.found(await self._records.mark_refused(course.key, latest))
         raise refusal
 
     async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
@@ -383,15 +388,15 @@ class TokenRefresher:
             record = await self._records.succeed(key, tokens, renewal.before)
         except StoreConflict:
             # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
-            course.record = await self._records.load(key)
+            login = course.found(await self._records.load(key))
             discarded = RenewalDiscarded(key.user_id, key.provider, course.duration)
-            if course.record is None:
+            if login is None:
                 return Landing(None, _failures.logged_out(key), event=discarded)
-            return Landing(course.record, renewed=True, event=discarded)
+            return Landing(login, renewed=True, event=discarded)
         except TokenflightError as exc:
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record = self._unsaved.keep(renewal, lease.pop_all(), exc)
-        course.record = record
+        course.found(record)
         self._cool_downs.clear(key.user_id)
         self._memory.vouch(key.user_id)
         rotated = tokens.refresh_token != course.spent
@@ -406,7 +411,7 @@ class TokenRefresher:
     def _failed(self, course: Course, error: TokenflightError) -> Landing:
         """Land without a new token set; say when it makes sense to try again."""
         key, now = course.key, _now()
-        record = course.copy.record if course.record is None and course.copy is not None else course.record
+        record = course.record
         served = record is not None and self._decide.is_servable(key.user_id, record.tokens)
         if isinstance(error, ProviderUnavailable) and error.retry_after:
             self._cool_downs.hold_provider(now, error.retry_after)
@@ -450,3 +455,11 @@ def _require_kind(name: str, value: object, kind: type | UnionType) -> None:
     if not isinstance(value, kind):
         expected = getattr(kind, "__name__", str(kind))
         raise ConfigurationError(f"{name} must be a {expected}, not a {type(value).__name__}")
+
+
+def _checked_seconds(name: str, value: float | None) -> float:
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.40}")
+    return value
