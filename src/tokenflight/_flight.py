@@ -1,9 +1,9 @@
 """One in-flight future per key: many callers, one piece of work, one shared result or failure."""
 
 import asyncio
-import copy
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tokenflight.errors import TokenflightError
@@ -15,27 +15,18 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """Work under way. `overtaken` is set when something happened that its result does not know of."""
 
+    _landing: "asyncio.Future[T | _Failure]" = field(repr=False)
     overtaken: bool = False
-    _task: "asyncio.Task[T | _Failure]" = field(init=False, repr=False)
 
     async def result(self) -> T:
         """Wait for the flight. Cancelling the waiter never cancels the flight.
 
         A failure is raised for each waiter as an exception of its own, so that no traceback grows with their number.
         """
-        try:
-            # The shield is what keeps a cancelled waiter from taking the flight, and all other waiters, with it.
-            outcome = await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            waiter = asyncio.current_task()
-            if self._task.cancelled() and waiter is not None and not waiter.cancelling():
-                raise TokenflightError(
-                    "the work was cancelled from outside, as at the end of the event loop; ask again",
-                    code="flight_cancelled",
-                ) from None
-            raise
+        # The shield is what keeps a cancelled waiter from taking the future of all other waiters with it.
+        outcome = await asyncio.shield(self._landing)
         if isinstance(outcome, _Failure):
-            raise outcome.for_waiter()
+            raise own_copy(outcome.error)
         return outcome
 
 
@@ -44,6 +35,7 @@ class Flights(Generic[T]):
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight[T]] = {}
+        self._tasks: set[asyncio.Task[T | _Failure]] = set()  # an event loop alone does not keep its tasks alive
 
     def get(self, key: str) -> Flight[T] | None:
         """The flight under way for `key`, if there is one."""
@@ -51,12 +43,24 @@ class Flights(Generic[T]):
 
     def start(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]]) -> Flight[T]:
         """Start the flight of `key`; there must be none under way."""
+        loop = asyncio.get_running_loop()
+        landing: asyncio.Future[T | _Failure] = loop.create_future()
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
-        flight = self._by_key[key] = Flight[T]()
-        task = asyncio.get_running_loop().create_task(_sharing_failure(work(flight)), name=f"tokenflight {key}")
-        flight._task = task  # noqa: SLF001 - Flight and Flights are one unit
+        flight = self._by_key[key] = Flight(landing)
+        try:
+            task = loop.create_task(_sharing_failure(partial(work, flight)), name=f"tokenflight {key}")
+        except BaseException:
+            del self._by_key[key]  # an app's own task factory may fail
+            raise
+        self._tasks.add(task)
+
+        def land(task: asyncio.Task[T | _Failure]) -> None:
+            self._tasks.discard(task)
+            del self._by_key[key]
+            landing.set_result(_cancelled() if task.cancelled() else task.result())
+
         # A callback, not a finally: a task cancelled before its first step never enters its own code.
-        task.add_done_callback(lambda _: self._by_key.pop(key))
+        task.add_done_callback(land)
         return flight
 
     def overtake(self, key: str) -> None:
@@ -66,8 +70,8 @@ class Flights(Generic[T]):
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""
-        while self._by_key:
-            await asyncio.wait([flight._task for flight in self._by_key.values()])  # noqa: SLF001 - one unit
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +80,30 @@ class _Failure:
 
     error: TokenflightError
 
-    def for_waiter(self) -> TokenflightError:
-        return own_copy(self.error)
-
 
 def own_copy(error: TokenflightError) -> TokenflightError:
-    """A copy of `error` to raise once: its cause is kept, its traceback is its own."""
-    own = copy.copy(error)
+    """A copy of `error` to raise once: its cause is kept, its traceback and notes are its own."""
+    kind = type(error)
+    own = kind.__new__(kind, *error.args)  # not copy.copy, which calls an __init__ that may want other arguments
+    own.__dict__.update(error.__dict__)
+    if hasattr(error, "__notes__"):
+        own.__notes__ = list(error.__notes__)
     own.__cause__ = error.__cause__
     own.__suppress_context__ = error.__suppress_context__
     return own
 
 
-async def _sharing_failure(work: Coroutine[Any, Any, T]) -> "T | _Failure":
+def _cancelled() -> _Failure:
+    return _Failure(
+        TokenflightError(
+            "the work was cancelled from outside, as at the end of the event loop", code="flight_cancelled"
+        )
+    )
+
+
+async def _sharing_failure(work: Callable[[], Coroutine[Any, Any, T]]) -> "T | _Failure":
     try:
-        return await work
+        return await work()
     except TokenflightError as exc:
         return _Failure(exc)
     except Exception as exc:  # noqa: BLE001 - whatever it is, every waiter has to hear of it

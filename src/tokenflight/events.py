@@ -5,7 +5,7 @@ An event holds identifiers, times and codes, never a token.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 _logger = logging.getLogger("tokenflight")
@@ -93,7 +93,7 @@ OnEvent = Callable[[TokenEvent], None]
 
 def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
     """Log `event` and hand it to `on_event`, whose failure is logged and goes no further."""
-    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    members = {field.name: getattr(event, field.name) for field in fields(event)}
     _logger.log(
         event.level,
         "token %s for user %r at %s after %.3f s%s",
@@ -102,7 +102,7 @@ def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
         event.provider,
         event.duration,
         f" ({event.error}: {event.code})" if isinstance(event, RenewalFailed) else "",
-        extra={"outcome": event.outcome, **fields},
+        extra={"outcome": event.outcome, **members},
     )
     if on_event is None:
         return

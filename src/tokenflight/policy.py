@@ -13,6 +13,10 @@ LEAST_LIFE_SECONDS: Final = 5.0
 """With less life left than this, a token may die on its way to the API."""
 
 
+MAX_SECONDS: Final = 1e15
+"""More than any policy means; as an int it still fits a float."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
     """When to renew and how long to trust the copy in memory. All times are in seconds.
@@ -41,7 +45,7 @@ class RefreshPolicy:
             value = getattr(self, field.name)
             if value is None and field.name == "cache_ttl":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_SECONDS:
                 raise ConfigurationError(f"RefreshPolicy.{field.name} must be a finite number, not {value!r:.40}")
             if value < 0:
                 raise ConfigurationError(f"RefreshPolicy.{field.name} must not be negative, not {value!r}")
@@ -100,8 +104,7 @@ def _due_at(tokens: TokenSet, policy: RefreshPolicy, min_validity: float = 0.0) 
     buffer = policy.expiry_buffer
     lifetime = tokens.lifetime
     if lifetime is not None:
-        longest_buffer = lifetime * policy.max_buffer_fraction
-        buffer = min(buffer, longest_buffer)
-        if min_validity > lifetime:  # no renewal can give that much: do not renew on every call in the attempt
-            min_validity = lifetime - longest_buffer
+        buffer = min(buffer, lifetime * policy.max_buffer_fraction)
+        if min_validity >= lifetime:  # no renewal can give that much: do not renew on every call in the attempt
+            min_validity = lifetime * 0.75
     return tokens.expires_at - max(buffer, min_validity)

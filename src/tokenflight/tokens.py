@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, SupportsIndex
 
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, StoreCorrupted
 
@@ -16,6 +16,10 @@ MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
 """A longer lifetime than this is a provider's way of saying "unknown"."""
 
 
+MAX_NESTING: Final = 50
+"""Levels of objects and arrays in a reply or a stored token set."""
+
+
 class _Secret(str):
     """A string that `repr` hides, so that dataclass helpers, debuggers and rich tracebacks do not show it."""
 
@@ -23,6 +27,11 @@ class _Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+    def __getitem__(self, index: SupportsIndex | slice) -> "_Secret":
+        return _Secret(
+            super().__getitem__(index)
+        )  # a part is shown by those who cut long strings before they show them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,16 @@ class TokenSet:
     def __post_init__(self) -> None:
         if not isinstance(self.access_token, str) or not self.access_token:
             raise ConfigurationError("access_token must be a non-empty string")
+        if not isinstance(self.token_type, str) or not self.token_type:
+            raise ConfigurationError("token_type must be a non-empty string")
+        if not isinstance(self.extra, Mapping):
+            raise ConfigurationError(f"extra must be a mapping, not {type(self.extra).__name__}")
         for name in ("refresh_token", "scope", "id_token"):
             if not isinstance(value := getattr(self, name), str | None):
                 raise ConfigurationError(f"{name} must be a string or None, not {type(value).__name__}")
         for name in ("expires_at", "issued_at"):
             if (value := getattr(self, name)) is not None and (isinstance(value, str) or _seconds(value) is None):
-                raise ConfigurationError(f"{name} must be finite POSIX seconds or None, not {value!r:.40}")
+                raise ConfigurationError(f"{name} must be finite POSIX seconds or None, not a {type(value).__name__}")
         set_field = object.__setattr__  # the way a frozen dataclass sets its own fields
         for name in ("access_token", "refresh_token", "id_token"):
             set_field(self, name, _strings_as(_Secret, getattr(self, name)))
@@ -98,7 +111,11 @@ class TokenSet:
         """
         if not isinstance(response, Mapping):
             raise InvalidProviderResponse(f"the token reply is not a JSON object but {type(response).__name__}")
-        issued_at = time.time() if received_at is None else received_at
+        issued_at = time.time() if received_at is None else _seconds(received_at)
+        if issued_at is None or isinstance(received_at, str):
+            raise ConfigurationError(f"received_at must be POSIX seconds, not a {type(received_at).__name__}")
+        if _is_nested_too_deeply(response):
+            raise InvalidProviderResponse("the token reply is nested too deeply")
         access_token = _member(response, "access_token")
         if access_token is None:
             raise InvalidProviderResponse("the token reply has no usable access_token")
@@ -106,10 +123,10 @@ class TokenSet:
         if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "dpop"}:
             raise InvalidProviderResponse("the token reply has a token_type other than Bearer or DPoP")
         lifetime = _seconds(response.get("expires_in"))
-        if lifetime is not None and 0 < lifetime <= MAX_LIFETIME_SECONDS:
-            expires_at: float | None = issued_at + lifetime
+        if lifetime is not None and lifetime > 0:
+            expires_at = _plausible(issued_at + lifetime, issued_at)
         else:
-            expires_at = _timestamp(response.get("expires_at"))
+            expires_at = _plausible(_timestamp(response.get("expires_at")), issued_at)
         return cls(
             access_token=access_token,
             token_type=token_type,
@@ -150,16 +167,20 @@ class TokenSet:
         version = data.get("format_version", FORMAT_VERSION)
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise StoreCorrupted(
-                f"the stored token set has format version {version!r:.20}; this tokenflight reads up to "
+                "the stored token set has a format version other than this tokenflight knows, which is "
                 f"{FORMAT_VERSION}: upgrade it",
                 code="unsupported_format",
             )
-        fields = {_FIELD_NAMES.get(key, key): value for key, value in data.items()}
+        fields = {_FIELD_NAMES[key]: value for key, value in data.items() if key in _FIELD_NAMES} | dict(data)
         access_token = fields.get("access_token")
         if not isinstance(access_token, str) or not access_token:
             raise StoreCorrupted("the stored token set has no access_token")
         issued_at, expires_at = _stored_times(fields)
+        if "format_version" not in data:  # another program's, whose numbers may mean something else
+            expires_at = _plausible(expires_at, time.time() if issued_at is None else issued_at)
         extra = fields.get("extra")
+        if _is_nested_too_deeply(extra):
+            raise StoreCorrupted("the stored token set is nested too deeply")
         return cls(
             access_token=access_token,
             token_type=value if isinstance(value := fields.get("token_type"), str) and value else "Bearer",
@@ -295,13 +316,34 @@ def _timestamp(value: object) -> float | None:
     return seconds
 
 
+def _plausible(expires_at: float | None, issued_at: float) -> float | None:
+    """`expires_at` unless it is too far away to be meant, as where it is in milliseconds."""
+    if expires_at is None or expires_at - issued_at > MAX_LIFETIME_SECONDS:
+        return None
+    return expires_at
+
+
 def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """``(issued_at, expires_at)`` of a stored token set, in POSIX seconds."""
-    issued = (at for name in _ISSUED_AT_NAMES if (at := _timestamp(fields.get(name))) is not None)
-    issued_at = next(issued, None)
-    if "expires_at" in fields:
-        return issued_at, _timestamp(fields["expires_at"])
-    lifetime = _seconds(fields.get("expires_in"))
-    if lifetime is None:
-        return issued_at, None
-    return issued_at, 0.0 if issued_at is None else issued_at + lifetime
+    times_issued = (at for name in _ISSUED_AT_NAMES if (at := _timestamp(fields.get(name))) is not None)
+    issued_at = next(times_issued, None)
+    if fields.get("expires_at") is not None:
+        expires_at = _timestamp(fields["expires_at"])
+    elif (lifetime := _seconds(fields.get("expires_in"))) is None:
+        expires_at = None
+    else:
+        expires_at = 0.0 if issued_at is None else issued_at + lifetime
+    return issued_at, expires_at
+
+
+def _is_nested_too_deeply(value: object, levels: int = MAX_NESTING) -> bool:
+    """Whether `value` has more than `levels` levels of objects and arrays: no provider's reply has."""
+    items: Iterable[object]
+    match value:
+        case Mapping():
+            items = value.values()
+        case list() | tuple():
+            items = value
+        case _:
+            return False
+    return not levels or any(_is_nested_too_deeply(item, levels - 1) for item in items)

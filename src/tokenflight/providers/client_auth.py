@@ -87,3 +87,7 @@ class PublicClient:
 def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} holds characters that UTF-8 can't encode") from None

@@ -1,7 +1,9 @@
 """Discovery: the provider's metadata, loaded once and shared by all users (OpenID Connect Discovery §4)."""
 
+import asyncio
 import time
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from tokenflight._flight import Flight, Flights, own_copy
 from tokenflight.errors import TokenflightError
@@ -22,7 +24,8 @@ class Discovery:
         self._issuer = issuer
         self._client = client
         self._provider = provider
-        self._flights = Flights[DiscoveryDocument]()
+        # A flight belongs to one event loop; a provider may be shared by refreshers on several.
+        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, Flights[DiscoveryDocument]] = WeakKeyDictionary()
         self._document: DiscoveryDocument | None = None
         self._error: TokenflightError | None = None
         self._checked_at = 0.0
@@ -37,9 +40,10 @@ class Discovery:
             if self._document is None:
                 raise own_copy(self._error)
             return self._document  # an outage of discovery is no outage while there is a document
-        if self._document is not None and 0 <= age < MAX_AGE_SECONDS:
+        if self._document is not None and self._error is None and 0 <= age < MAX_AGE_SECONDS:
             return self._document
-        flight = self._flights.get(self._issuer) or self._flights.start(self._issuer, self._load)
+        flights = self._flights.setdefault(asyncio.get_running_loop(), Flights())
+        flight = flights.get(self._issuer) or flights.start(self._issuer, self._load)
         return await flight.result()
 
     async def _load(self, _: Flight[DiscoveryDocument]) -> DiscoveryDocument:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from tokenflight.errors import (
+    ConfigurationError,
     InvalidProviderResponse,
     ProviderMisconfigured,
     ProviderUnavailable,
@@ -27,8 +28,8 @@ _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeou
 class ProviderClient:
     """Sends requests to one provider, through a client of its own unless it was given one.
 
-    Of a given client only the transport is used: not its authentication, headers, cookies, redirects or timeouts,
-    so that no API credential reaches the provider and no refresh token reaches an API's hooks by way of defaults.
+    Of a given client neither authentication nor default headers, redirects or timeouts are used, so that no API
+    credential reaches the provider. Its event hooks do see the requests.
     """
 
     def __init__(self, provider: str, http_client: httpx.AsyncClient | None, *, timeout: float) -> None:
@@ -47,31 +48,28 @@ class ProviderClient:
         """
         try:
             async with asyncio.timeout(self._timeout), self._client() as client:
-                for attempt in range(1, MAX_SENDS + 1):
-                    try:
-                        return await self._exchange(client, request)
-                    except _NEVER_SENT as exc:
-                        if attempt == MAX_SENDS or _certificate_error(exc):
-                            raise
-        except _TooLargeError:
-            raise InvalidProviderResponse(
-                f"{self._provider} sent a reply of more than {MAX_REPLY_BYTES} bytes",
-                user_id=user_id,
-                provider=self._provider,
-            ) from None
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
-            raise self._error_for(exc, user_id) from exc
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                return await self._exchange_at_last(client, request)
+        except (httpx.HTTPError, httpx.InvalidURL, _UnwantedReplyError, TimeoutError) as exc:
+            error = self._error_for(exc, user_id)
+        # Outside the except block, so that it is no context either: httpx's errors hold the request with its secrets.
+        raise error
 
     async def aclose(self) -> None:
         """Close the own client of the running event loop, once the requests under way have ended."""
-        own = self._own.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        own = self._own.pop(loop, None)
         if own is not None:
-            await own.aclose()
+            try:
+                await own.aclose()
+            except BaseException:
+                self._own.setdefault(loop, own)  # cancelled while waiting: it can still be closed
+                raise
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         if self._given is not None:
+            if self._given.is_closed:
+                raise ConfigurationError(f"the http_client of {self._provider} is closed", code="closed")
             yield self._given
             return
         loop = asyncio.get_running_loop()
@@ -81,7 +79,18 @@ class ProviderClient:
         with own:
             yield own.client
 
+    async def _exchange_at_last(self, client: httpx.AsyncClient, request: Request) -> Reply:
+        """Exchange `request` for a reply; try again at once where no connection came about."""
+        for _ in range(MAX_SENDS - 1):
+            try:
+                return await self._exchange(client, request)
+            except httpx.ConnectError as exc:
+                if _certificate_error(exc):
+                    raise
+        return await self._exchange(client, request)
+
     async def _exchange(self, client: httpx.AsyncClient, request: Request) -> Reply:
+        third = self._timeout / 3
         # A bare Request: building it through the client would add the client's default headers and cookies.
         message = httpx.Request(
             "GET" if request.parameters is None else "POST",
@@ -89,16 +98,19 @@ class ProviderClient:
             headers={**request.headers, "Accept-Encoding": "identity", "User-Agent": "tokenflight"},
             content=None if request.parameters is None else request.content,
             # Connecting gets a third, so that a provider that can't be reached is told apart from one that is slow.
-            extensions={"timeout": httpx.Timeout(self._timeout, connect=self._timeout / 3).as_dict()},
+            extensions={"timeout": httpx.Timeout(self._timeout, connect=third, pool=third).as_dict()},
         )
         # auth=None: a client that carries a BearerAuth must not ask the refresher from inside a flight.
         response = await client.send(message, auth=None, follow_redirects=False, stream=True)
         try:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                # Decompressed, a small reply can become a huge one.
+                raise _UnwantedReplyError("that is compressed, though it was asked for as it is")
             body = bytearray()
-            async for chunk in response.aiter_raw():  # never decompressed: a small reply can't become a huge one
+            async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
-                    raise _TooLargeError
+                    raise _UnwantedReplyError(f"of more than {MAX_REPLY_BYTES} bytes")
         finally:
             await response.aclose()
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -114,14 +126,21 @@ class ProviderClient:
                 user_id=user_id,
                 provider=self._provider,
             )
-        if isinstance(exc, _NEVER_SENT):
-            what, code = "can't be reached; nothing was sent", "unreachable"
-        elif isinstance(exc, httpx.DecodingError | httpx.InvalidURL | httpx.UnsupportedProtocol):
+        if isinstance(exc, _UnwantedReplyError):
             return InvalidProviderResponse(
-                f"{self._provider} sent a reply that can't be decoded ({type(exc).__name__})",
+                f"{self._provider} sent a reply {exc}; what is stored is unchanged",
                 user_id=user_id,
                 provider=self._provider,
             )
+        if isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return ProviderMisconfigured(
+                f"no request can be sent to {self._provider} ({type(exc).__name__}); check its address and the client",
+                code="unusable_request",
+                user_id=user_id,
+                provider=self._provider,
+            )
+        if isinstance(exc, _NEVER_SENT):
+            what, code = "can't be reached; nothing was sent", "unreachable"
         else:
             what, code = "sent no complete reply; whether it acted is unknown", "outcome_unknown"
         return ProviderUnavailable(
@@ -132,8 +151,8 @@ class ProviderClient:
         )
 
 
-class _TooLargeError(Exception):
-    """The reply passed `MAX_REPLY_BYTES`."""
+class _UnwantedReplyError(Exception):
+    """The reply is one that is not read to its end."""
 
 
 class _OwnClient:

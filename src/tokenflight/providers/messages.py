@@ -12,7 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, Final, TypedDict
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from tokenflight.errors import (
     ConfigurationError,
@@ -40,6 +40,7 @@ _LOGIN_AGAIN: Final = frozenset(
     }
 )
 _TRY_LATER: Final = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
+_PUBLIC_PARAMETERS: Final = frozenset({"grant_type", "client_id", "scope"})
 _BUSY_STATUSES: Final = frozenset({408, 425, 429})
 
 
@@ -50,6 +51,11 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(repr=False)
     parameters: Mapping[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def secrets(self) -> list[str]:
+        """The parameters that no error may show."""
+        return [value for name, value in (self.parameters or {}).items() if name not in _PUBLIC_PARAMETERS]
 
     @property
     def content(self) -> bytes:
@@ -93,15 +99,24 @@ def build_refresh_request(
 
 
 def parse_token_reply(
-    reply: Reply, *, previous: TokenSet | None, sent_at: float, user_id: str, provider: str
+    reply: Reply,
+    *,
+    previous: TokenSet | None,
+    sent_at: float,
+    user_id: str,
+    provider: str,
+    secrets: Collection[str] = (),
 ) -> TokenSet:
     """The renewed token set in `reply`, completed from `previous` (RFC 6749 §5.1, §5.2, §6).
 
-    `sent_at` is when the request was sent, in POSIX seconds: ``expires_in`` counts from there.
+    `sent_at` is when the request was sent, in POSIX seconds: ``expires_in`` counts from there. Errors show neither
+    the tokens in `previous` nor any of `secrets`, should the provider's words repeat them.
     """
     if not 200 <= reply.status < 300:
-        secrets = [token for token in (previous.refresh_token, previous.access_token) if token] if previous else []
-        raise _error_for(reply, secrets=secrets, user_id=user_id, provider=provider)
+        tokens = (previous.refresh_token, previous.access_token) if previous is not None else ()
+        raise _error_for(
+            reply, secrets=[*secrets, *(token for token in tokens if token)], user_id=user_id, provider=provider
+        )
     try:
         return TokenSet.from_response(_json_object(reply.body), received_at=sent_at).carrying_over(previous)
     except (InvalidProviderResponse, RecursionError) as exc:
@@ -153,7 +168,9 @@ def parse_discovery_reply(reply: Reply, *, issuer: str, provider: str) -> Discov
 def require_secure_url(name: str, url: object) -> None:
     """Raise `ConfigurationError` unless `url` is https, or plain http to this machine, without a fragment."""
     problem = "must be an absolute URL"
-    if isinstance(url, str):
+    if isinstance(url, str) and re.search(r"[\x00-\x20\x7f]", url):
+        problem = "must have neither white space nor control characters in it"
+    elif isinstance(url, str):
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port  # both parse only when read
@@ -243,14 +260,15 @@ def _words(value: object, secrets: Collection[str] = ()) -> str:
     if not isinstance(value, str):
         return ""
     for secret in secrets:
-        value = value.replace(secret, "***")
+        for written in {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}:
+            value = value.replace(written, "***")
     return re.sub(r"[^ -~]+", " ", value[:MAX_ERROR_TEXT_LENGTH]).strip()
 
 
 def _retry_after(reply: Reply) -> float | None:
     """The ``Retry-After`` of `reply` in seconds from now, from either form (RFC 9110 §10.2.3), capped."""
     value = reply.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,10}", value):
+    if re.fullmatch(r"[0-9]+", value):
         seconds = float(value)
     else:
         try:

@@ -1,6 +1,7 @@
 """A provider known by its token endpoint alone."""
 
 import time
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -10,6 +11,8 @@ from tokenflight.providers.client_auth import ClientAuthentication
 from tokenflight.providers.http import ProviderClient
 from tokenflight.providers.messages import build_refresh_request, parse_token_reply, require_secure_url
 from tokenflight.tokens import TokenSet
+
+MAX_TIMEOUT_SECONDS: Final = 3600.0
 
 
 class OAuth2Provider:
@@ -72,12 +75,16 @@ class RefreshTokenGrant:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("name must be a non-empty string")
         for method in ("headers", "parameters"):
-            if not callable(getattr(client, method, None)):
+            if isinstance(client, type) or not callable(getattr(client, method, None)):
                 raise ConfigurationError(
                     f"client must be a client authentication such as ClientSecretBasic, not {type(client).__name__}"
                 )
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-            raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout!r:.40}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+            raise ConfigurationError(f"timeout must be more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f} seconds")
+        if scope is not None and (not isinstance(scope, str) or not scope):
+            raise ConfigurationError(f"scope must be a non-empty string or None, not a {type(scope).__name__}")
+        if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
+            raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
         self.name = name
         self.http = ProviderClient(name, http_client, timeout=timeout)
         self._client = client
@@ -85,7 +92,7 @@ class RefreshTokenGrant:
 
     def refresh_token_of(self, user_id: str, tokens: TokenSet | None) -> str:
         """What to renew `tokens` with, or `ReauthenticationRequired`."""
-        if tokens is not None and tokens.refresh_token is not None:
+        if tokens is not None and tokens.refresh_token is not None and tokens.refresh_token.isascii():
             return tokens.refresh_token
         what = "no token set is stored" if tokens is None else "the stored token set has no refresh token"
         raise ReauthenticationRequired(
@@ -101,4 +108,11 @@ class RefreshTokenGrant:
         request = build_refresh_request(token_endpoint, refresh_token, self._client, scope=self._scope)
         sent_at = time.time()
         reply = await self.http.send(request, user_id=user_id)
-        return parse_token_reply(reply, previous=tokens, sent_at=sent_at, user_id=user_id, provider=self.name)
+        return parse_token_reply(
+            reply,
+            previous=tokens,
+            sent_at=sent_at,
+            user_id=user_id,
+            provider=self.name,
+            secrets=request.secrets,
+        )

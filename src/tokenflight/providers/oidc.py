@@ -2,6 +2,7 @@
 
 import httpx
 
+from tokenflight.errors import TokenRefreshError
 from tokenflight.providers.client_auth import ClientAuthentication
 from tokenflight.providers.discovery import Discovery
 from tokenflight.providers.messages import require_secure_url
@@ -55,7 +56,11 @@ class OIDCProvider:
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Ask the provider's token endpoint for a new token set; see `Provider.renew`."""
         self._grant.refresh_token_of(user_id, tokens)  # a user without one costs no discovery
-        document = await self._discovery.document()
+        try:
+            document = await self._discovery.document()
+        except TokenRefreshError as exc:
+            exc.user_id = user_id  # each caller has an error of its own
+            raise
         return await self._grant.renew(document.token_endpoint, user_id, tokens)
 
     async def aclose(self) -> None:

@@ -14,12 +14,11 @@ import httpx
 
 from tokenflight.errors import ConfigurationError
 from tokenflight.providers.messages import require_secure_url
-from tokenflight.testing import replies
 from tokenflight.testing.asgi import ConnectionDropped, Receive, Request, Scope, Send, live, read_body, send_reply
 from tokenflight.testing.faults import Endpoint, Fault
 from tokenflight.testing.gates import Gate
 from tokenflight.testing.grants import Grants
-from tokenflight.testing.replies import Reply
+from tokenflight.testing.replies import Reply, challenge, json_reply, text_reply, token_error
 from tokenflight.testing.trouble import Target, Trouble
 
 _PATHS: Final[Mapping[str, Endpoint]] = {
@@ -141,19 +140,19 @@ class FakeProvider:
 
     def requests(self, user_id: str | None = None) -> int:
         """Count the token requests that came, failed ones too: a user's, or all, also those of nobody known."""
-        return _total(self._requests) if user_id is None else self._requests[user_id]
+        return self._requests.total() if user_id is None else self._requests[user_id]
 
     def refreshes(self, user_id: str | None = None) -> int:
         """Count how often a refresh token was accepted: a user's, or any."""
-        return _total(self._grants.refreshes) if user_id is None else self._grants.refreshes[user_id]
+        return self._grants.refreshes.total() if user_id is None else self._grants.refreshes[user_id]
 
     def reuses(self, user_id: str | None = None) -> int:
         """Count how often a spent refresh token came again: a user's, or any."""
-        return _total(self._grants.reuses) if user_id is None else self._grants.reuses[user_id]
+        return self._grants.reuses.total() if user_id is None else self._grants.reuses[user_id]
 
     def api_calls(self, user_id: str | None = None) -> int:
         """Count the API requests that came, refused ones too: with a user's token, or all."""
-        return _total(self._api_calls) if user_id is None else self._api_calls[user_id]
+        return self._api_calls.total() if user_id is None else self._api_calls[user_id]
 
     @property
     def discoveries(self) -> int:
@@ -201,7 +200,7 @@ class FakeProvider:
     def hold(self, *, endpoint: Endpoint = "token", user_id: str | None = None, after: bool = False) -> Gate:
         """Return a gate that holds requests until it is opened: before the provider acts, faults included.
 
-        With `after`, when it has acted and before it replies. The requests are chosen as in `fail`::
+        With `after`, when it has acted and before it  The requests are chosen as in `fail`::
 
             with fake.hold() as gate:
                 caller = asyncio.create_task(refresher.refresh_token("alice"))
@@ -222,7 +221,7 @@ class FakeProvider:
             return
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is None:
-            await send_reply(replies.text(404, "Not found"), send)
+            await send_reply(text_reply(404, "Not found"), send)
             return
         reply = await self._carry_out(Request(endpoint, scope["method"], dict(scope["headers"]), body))
         if reply is None:
@@ -246,7 +245,7 @@ class FakeProvider:
     def _be_issuer(self, issuer: str) -> None:
         self._issuer = issuer
         base = urlsplit(issuer).path.rstrip("/")
-        self._endpoints = {base + path: endpoint for path, endpoint in _PATHS.items()}
+        self._endpoints: dict[str, Endpoint] = {base + path: endpoint for path, endpoint in _PATHS.items()}
 
     def _register(self, request: Request) -> None:
         """Find out whose `request` is, and count it."""
@@ -282,9 +281,9 @@ class FakeProvider:
     def _token_reply(self, request: Request) -> Reply:
         form = request.form
         if form is None:
-            return replies.token_error("invalid_request", "POST a form that has each parameter once")
+            return token_error("invalid_request", "POST a form that has each parameter once")
         if self._client != _client_of(request, form):
-            return replies.token_error("invalid_client", status=401)
+            return token_error("invalid_client", status=401)
         match form:
             case {"grant_type": "refresh_token", "refresh_token": refresh_token}:
                 members = self._grants.refresh(
@@ -298,30 +297,28 @@ class FakeProvider:
                 user_id = form.get("sub", self._client[0])
                 members = self._grants.start(user_id, now=time.time(), lifetime=self.lifetime, refreshable=False)
             case {"grant_type": grant_type} if grant_type != "refresh_token":
-                return replies.token_error("unsupported_grant_type")
+                return token_error("unsupported_grant_type")
             case _:
-                return replies.token_error("invalid_request", "a parameter is missing")
+                return token_error("invalid_request", "a parameter is missing")
         if members is None:
-            return replies.token_error("invalid_grant", "the refresh token is unknown, spent or revoked")
+            return token_error("invalid_grant", "the refresh token is unknown, spent or revoked")
         if "scope" in form:
             members["scope"] = form["scope"]
-        return replies.json_object(members)
+        return json_reply(members)
 
     def _api_reply(self, request: Request) -> Reply:
         access_token = request.credentials("bearer")
         if access_token is None:
-            return replies.challenge()
+            return challenge()
         if not self._grants.is_live(access_token, now=time.time()):
-            return replies.challenge("invalid_token")
-        return replies.json_object(
-            {"user_id": request.user_id, "method": request.method, "body_bytes": len(request.body)}
-        )
+            return challenge("invalid_token")
+        return json_reply({"user_id": request.user_id, "method": request.method, "body_bytes": len(request.body)})
 
     def _metadata(self) -> Reply:
         """Reply with what OpenID Connect Discovery §3 requires; two of the URLs lead nowhere here."""
         base = self._issuer.rstrip("/")
         is_public = self._client[1] is None
-        return replies.json_object(
+        return json_reply(
             {
                 "issuer": self._issuer,
                 "authorization_endpoint": f"{base}/authorize",
@@ -348,7 +345,3 @@ def _client_of(request: Request, form: Mapping[str, str]) -> tuple[str | None, s
     except ValueError:
         return None, None
     return unquote_plus(client_id), unquote_plus(client_secret)
-
-
-def _total(counter: Mapping[Any, int]) -> int:
-    return sum(counter.values())

@@ -26,7 +26,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+def whole_reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
     """A reply that no cache may keep (RFC 6749 §5.1)."""
     return Reply(
         status,
@@ -40,14 +40,14 @@ def reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str
     )
 
 
-def text(status: int, words: str, headers: Mapping[str, str] | None = None) -> Reply:
+def text_reply(status: int, words: str, headers: Mapping[str, str] | None = None) -> Reply:
     """A reply for humans."""
-    return reply(status, "text/plain; charset=utf-8", words.encode(), headers)
+    return whole_reply(status, "text/plain; charset=utf-8", words.encode(), headers)
 
 
-def json_object(members: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+def json_reply(members: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON object."""
-    return reply(status, "application/json", json.dumps(members).encode(), headers)
+    return whole_reply(status, "application/json", json.dumps(members).encode(), headers)
 
 
 def token_error(error: str, description: str | None = None, *, status: int = 400) -> Reply:
@@ -56,38 +56,38 @@ def token_error(error: str, description: str | None = None, *, status: int = 400
     if description is not None:
         members["error_description"] = description
     challenges = {"www-authenticate": 'Basic realm="fake provider"'} if status == HTTPStatus.UNAUTHORIZED else None
-    return json_object(members, status=status, headers=challenges)
+    return json_reply(members, status=status, headers=challenges)
 
 
 def challenge(error: str | None = None, description: str | None = None, *, status: int = 401) -> Reply:
     """What an API answers to a request without a good access token (RFC 6750 §3)."""
     attributes = {"error": error, "error_description": description}
     given = ", ".join(f'{name}="{value}"' for name, value in attributes.items() if value is not None)
-    return text(status, "No access", {"www-authenticate": f"Bearer {given}".rstrip()})
+    return text_reply(status, "No access", {"www-authenticate": f"Bearer {given}".rstrip()})
 
 
 def with_issuer(document: Reply, issuer: str) -> Reply:
     """The discovery document that is `document` but for its issuer."""
-    return json_object({**json.loads(document.body), "issuer": issuer})
+    return json_reply({**json.loads(document.body), "issuer": issuer})
 
 
-def canned(fault: CannedFault, endpoint: Endpoint) -> Reply:
+def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
     """The reply that `fault` is."""
     match fault:
         case ServerError():
-            answer = text(fault.status, "Server error")
+            answer = text_reply(fault.status, "Server error")
         case RateLimited():
             pause = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
-            answer = text(429, "Too many requests", pause)
+            answer = text_reply(429, "Too many requests", pause)
         case HTMLReply():
-            answer = reply(200, "text/html; charset=utf-8", b"<!doctype html><title>Please sign in</title>")
+            answer = whole_reply(200, "text/html; charset=utf-8", b"<!doctype html><title>Please sign in</title>")
         case GarbageReply():
-            answer = reply(200, "application/json", fault.body)
+            answer = whole_reply(200, "application/json", fault.body)
         case HugeReply():
             padding = "x" * fault.size_bytes
-            answer = json_object({"access_token": "at_huge", "token_type": "Bearer", "padding": padding})
+            answer = json_reply({"access_token": "at_huge", "token_type": "Bearer", "padding": padding})
         case Redirect():
-            answer = text(307, "Elsewhere", {"location": fault.to})
+            answer = text_reply(307, "Elsewhere", {"location": fault.to})
         case OAuthError():
             make = challenge if endpoint == "api" else token_error
             answer = make(fault.error, fault.description, status=fault.status)

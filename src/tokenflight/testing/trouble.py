@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import get_args
 
 from tokenflight.errors import ConfigurationError
-from tokenflight.testing import replies
 from tokenflight.testing.asgi import Request
 from tokenflight.testing.faults import Delay, DropReply, DropRequest, Endpoint, Fault, WrongIssuer
 from tokenflight.testing.gates import Gate
-from tokenflight.testing.replies import Reply
+from tokenflight.testing.replies import Reply, canned_reply, with_issuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +101,9 @@ class Trouble:
                     act(request)
                     return None
                 case WrongIssuer():
-                    return replies.with_issuer(act(request), fault.issuer)
+                    return with_issuer(act(request), fault.issuer)
                 case _:
-                    return replies.canned(fault, request.endpoint)
+                    return canned_reply(fault, request.endpoint)
         return act(request)
 
     def _faults_of(self, request: Request) -> Iterator[Fault]:
