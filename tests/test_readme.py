@@ -1,0 +1,134 @@
+"""Every snippet of the README runs, and its tables tell the truth."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+import tokenflight
+from support import login
+from tokenflight import (
+    OIDCProvider,
+    RefreshPolicy,
+    TokenflightError,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+)
+from tokenflight.testing import FakeProvider
+
+README: Final = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SNIPPETS: Final[list[str]] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+async def issuer(fake: FakeProvider) -> AsyncIterator[str]:
+    async with fake.serve() as base_url:
+        yield base_url
+
+
+def run(defines: str, *, issuer: str | None = None, directory: Path | None = None) -> dict[str, Any]:
+    """Execute the one snippet that defines the name `defines`, at home here, and return its names."""
+    (snippet,) = (snippet for snippet in SNIPPETS if re.search(rf"(def|class) {defines}\b", snippet))
+    if issuer is not None:
+        snippet = snippet.replace("https://idp.example", issuer)
+    if directory is not None:
+        snippet = snippet.replace("~/.local/state/myapp/tokens", str(directory))
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    return names
+
+
+async def test_the_example_against_a_real_provider(
+    fake: FakeProvider, issuer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = run("main", issuer=issuer, directory=tmp_path)
+    await names["main"](fake.login("alice", lifetime=0.001))
+    assert "'user_id': 'alice'" in capsys.readouterr().out
+    assert fake.refreshes("alice") == 1
+
+
+async def test_the_example_of_a_caller_that_keeps_token_sets_itself(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    row = {"user_id": "alice", "tokens": login(fake, "alice", life_left=-1).to_dict()}
+    access_token = await run("token_for")["token_for"](refresher, row)
+    assert TokenSet.from_dict(row["tokens"]).access_token == access_token  # type: ignore[arg-type] # a dict by now
+
+
+async def test_the_web_app(fake: FakeProvider, issuer: str, tmp_path: Path) -> None:
+    names = run("lifespan", issuer=issuer, directory=tmp_path)
+    app = names["app"]
+    async with app.router.lifespan_context(app) as state:
+        await state["refresher"].save_tokens("alice", login(fake, "alice", life_left=-1))
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state)}, receive, send)
+
+        transport = httpx.ASGITransport(app=with_state)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app.example") as browser:
+            assert (await browser.get("/accounts/alice")).status_code == 200
+            assert (await browser.get("/accounts/nobody")).status_code == 401
+    assert fake.refreshes("alice") == 1
+
+
+async def test_system_b_the_cron_job_goes_on_after_one_users_failure(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: TokenStore
+) -> None:
+    for user_id in ("alice", "bob", "carol"):
+        await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+    fake.revoke("bob")
+    outcomes = await run("refresh_all")["refresh_all"](refresher, store, provider.name)
+    assert outcomes == {"alice": "valid", "bob": "refused", "carol": "valid"}
+
+
+async def test_a_provider_without_refresh_tokens(fake: FakeProvider, issuer: str) -> None:
+    async with httpx.AsyncClient() as http:
+        provider = run("ClientCredentials", issuer=issuer)["ClientCredentials"](http)
+        async with TokenRefresher(provider) as refresher:
+            tokens = await refresher.get_valid_token("alice")
+            assert await refresher.get_valid_token("alice") == tokens
+            again = await refresher.get_valid_token("alice", rejected=tokens.access_token)
+        reply = await http.get(fake.api_url, headers={"Authorization": f"Bearer {again.access_token}"})
+    assert reply.json()["user_id"] == "alice"
+    assert again.access_token != tokens.access_token
+    assert fake.requests() == 2
+
+
+def test_the_conformance_suite_of_a_store() -> None:
+    suite = run("TestMyStore")["TestMyStore"]
+    methods = [
+        name for name, method in inspect.getmembers(suite, inspect.iscoroutinefunction) if name.startswith("test_")
+    ]
+    assert len(methods) > 20
+
+
+async def test_the_example_test_of_an_app() -> None:
+    await run("test_my_app_backs_off")["test_my_app_backs_off"]()
+
+
+def test_every_snippet_has_a_test_here() -> None:
+    mentioned = re.findall(r'run\("(\w+)"', Path(__file__).read_text(encoding="utf-8"))
+    covered = {snippet for snippet in SNIPPETS for name in mentioned if re.search(rf"(def|class) {name}\b", snippet)}
+    assert covered == set(SNIPPETS)
+
+
+def test_the_policy_table_has_each_field_and_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.,]+) \|", README, re.MULTILINE))
+    defaults = {field.name: field.default for field in dataclasses.fields(RefreshPolicy)}
+    assert {name: float(value.replace(",", "")) for name, value in rows.items()} == defaults
+
+
+def test_the_error_table_has_each_error() -> None:
+    errors = {
+        name
+        for name, value in vars(tokenflight).items()
+        if isinstance(value, type) and issubclass(value, TokenflightError)
+    }
+    rows = set(re.findall(r"^\| [│├└ ]*`(\w+)` \|", README, re.MULTILINE))
+    assert errors <= rows
