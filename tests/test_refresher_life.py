@@ -201,7 +201,7 @@ class TestUnsaved:
         renewed = await refresher.get_valid_token("alice")
         assert renewed.refresh_token == fake.current_refresh_token("alice")
         assert await refresher.get_valid_token("alice") == renewed
-        failure = events[0]
+        (failure,) = events
         assert isinstance(failure, SaveFailed)
         assert (failure.user_id, failure.code, failure.attempts) == ("alice", "store_unavailable", 1)
 

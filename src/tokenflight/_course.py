@@ -1,13 +1,17 @@
 """What travels between a waiter and its flight: the need, the course of the flight, and how it landed."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tokenflight._memory import Copy
 from tokenflight.errors import TokenflightError
 from tokenflight.events import TokenEvent
 from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.tokens import TokenKey, TokenSet
+
+E = TypeVar("E", bound=TokenEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Course:
     def duration(self) -> float:
         """Seconds since the flight began."""
         return time.monotonic() - self.started
+
+    def event(self, kind: Callable[..., E], **members: object) -> E:
+        """An event of `kind` about this flight, as of now."""
+        return kind(self.key.user_id, self.key.provider, self.duration, **members)
 
     def found(self, record: StoredTokens | None) -> StoredTokens | None:
         """Note, and return, what the store has been found to hold, or has just been given to hold."""

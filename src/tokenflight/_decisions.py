@@ -1,23 +1,27 @@
-"""Whether a token set will do: decisions on what is in memory, free of I/O."""
+"""Whether a token set will do, and whether a flight may start: decisions on what is in memory, free of I/O."""
 
 import time
 from dataclasses import replace
 
-from tokenflight._course import Course, Need
+from tokenflight import _failures
+from tokenflight._cooldown import CoolDowns
+from tokenflight._course import Course, Landing, Need
 from tokenflight._memory import Copy, Memory
 from tokenflight._unsaved import Unsaved
+from tokenflight.errors import TokenflightError
 from tokenflight.policy import Freshness, RefreshPolicy, is_servable, judge, user_jitter
 from tokenflight.stores.base import StoredTokens
-from tokenflight.tokens import TokenSet
+from tokenflight.tokens import TokenKey, TokenSet
 
 
 class Decisions:
     """Judges token sets by policy, by what APIs rejected, and by what the caller needs or offers."""
 
-    def __init__(self, policy: RefreshPolicy, memory: Memory, unsaved: Unsaved) -> None:
+    def __init__(self, policy: RefreshPolicy, memory: Memory, unsaved: Unsaved, cool_downs: CoolDowns) -> None:
         self._policy = policy
         self._memory = memory
         self._unsaved = unsaved
+        self._cool_downs = cool_downs
 
     def known(self, user_id: str) -> Copy | None:
         """The copy in memory; a token set that can't be stored yet goes before it."""
@@ -45,6 +49,25 @@ class Decisions:
         copy = self.known(user_id)
         spent = copy.spent if copy is not None and copy.tokens == tokens else None
         return tokens.supersedes(need.offered, spent=spent)
+
+    def obstacle(self, key: TokenKey, copy: Copy | None) -> TokenflightError | None:
+        """Why no flight may start now, or None if one may."""
+        if self._unsaved.get(key.user_id) is not None:
+            return _failures.still_unsaved(key)
+        seconds = self._cool_downs.remaining(key.user_id, time.time())
+        if not seconds:
+            return None
+        refused = copy is not None and copy.record.refused
+        return _failures.refused_before(key) if refused else _failures.cooling_down(key, seconds)
+
+    def brought(self, user_id: str, landing: Landing, need: Need) -> bool:
+        """Whether a flight that another caller started brought what this one needs."""
+        if landing.record is None:
+            return False
+        tokens = landing.record.tokens
+        if landing.renewed and not self._memory.is_rejected(user_id, tokens):
+            return self.covers_offer(user_id, tokens, need)
+        return not self.is_due(user_id, tokens, need)
 
     def fits(self, course: Course, record: StoredTokens) -> bool:
         """Whether `record`, just read, makes a renewal unnecessary."""

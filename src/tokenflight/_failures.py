@@ -3,6 +3,7 @@
 from typing import Final
 
 from tokenflight.errors import (
+    ConfigurationError,
     InvalidProviderResponse,
     ProviderUnavailable,
     ReauthenticationRequired,
@@ -14,6 +15,15 @@ from tokenflight.tokens import TokenKey
 
 FLIGHT_DEADLINE_SECONDS: Final = 120.0
 """From the moment a flight asks for the lease until it has the provider's answer."""
+
+
+def reentered(key: TokenKey) -> ConfigurationError:
+    """A flight waits for itself."""
+    return ConfigurationError(
+        f"the renewal for user {key.user_id!r} at {key.provider} asks for the very token it renews; give the provider "
+        "an HTTP client that does not use this refresher",
+        code="reentered",
+    )
 
 
 def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:

@@ -6,17 +6,16 @@ adopts what another process stored or asks the provider, saves, and only then pu
 """
 
 import asyncio
-import math
 import time
 import warnings
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from types import TracebackType, UnionType
 from typing import Any, Self
 
 from tokenflight import _failures
+from tokenflight._checks import checked_seconds, require_kind
 from tokenflight._cooldown import CoolDowns
 from tokenflight._course import Course, Landing, Need
 from tokenflight._decisions import Decisions
@@ -39,7 +38,6 @@ from tokenflight.events import (
     RenewalDiscarded,
     RenewalFailed,
     TokenAdopted,
-    TokenEvent,
     TokenRenewed,
     announce,
 )
@@ -72,15 +70,14 @@ class TokenRefresher:
     ) -> None:
         if not isinstance(getattr(provider, "name", None), str) or not callable(getattr(provider, "renew", None)):
             raise ConfigurationError(f"provider must have a name and a renew method; {type(provider).__name__} has not")
-        _require_kind("store", store, TokenStore | None)
-        _require_kind("policy", policy, RefreshPolicy)
+        require_kind("store", store, TokenStore | None)
+        require_kind("policy", policy, RefreshPolicy)
         if on_event is not None and not callable(on_event):
             raise ConfigurationError(f"on_event must be callable or None, not {type(on_event).__name__}")
         self._provider = provider
         self._store = default_store() if store is None else store
         self._records = Records(self._store, provider)
-        self._policy = policy
-        self._on_event = on_event
+        self._announce = partial(announce, on_event=on_event)
         self._memory = Memory(policy)
         self._copies = self._memory.copies
         self._cool_downs = CoolDowns()
@@ -88,10 +85,10 @@ class TokenRefresher:
         self._unsaved = Unsaved(
             self._records,
             announce=self._announce,
-            on_saved=self._saved_at_last,
+            on_saved=lambda key, record: self._memory.keep(key.user_id, record, _now()),
             on_dropped=lambda key: self._memory.forget(key.user_id),
         )
-        self._decide = Decisions(policy, self._memory, self._unsaved)
+        self._decide = Decisions(policy, self._memory, self._unsaved, self._cool_downs)
         self._slots = asyncio.Semaphore(policy.max_concurrent_renewals)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -99,9 +96,7 @@ class TokenRefresher:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:
@@ -127,9 +122,9 @@ class TokenRefresher:
         if copy is not None and min_validity is None and rejected is None and copy.since <= _now() <= copy.fast_until:
             return copy.record.tokens
         if rejected is not None:
-            _require_kind("rejected", rejected, str)
+            require_kind("rejected", rejected, str)
             self._memory.reject(user_id, rejected)
-        return await self._obtain(user_id, Need(min_validity=_checked_seconds("min_validity", min_validity)))
+        return await self._obtain(user_id, Need(min_validity=checked_seconds("min_validity", min_validity)))
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
@@ -137,7 +132,7 @@ class TokenRefresher:
         Where the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
         holds a spent refresh token gets its successor, not a second renewal. Raises as `get_valid_token` does.
         """
-        _require_kind("tokens", tokens, TokenSet)
+        require_kind("tokens", tokens, TokenSet)
         copy = self._decide.known(user_id)
         known = copy is not None and copy.supersedes(tokens)
         expires = tokens.expires_at is not None or tokens.refresh_token is None
@@ -156,7 +151,7 @@ class TokenRefresher:
 
     async def save_tokens(self, user_id: str, tokens: TokenSet) -> None:
         """Store the `tokens` of a login. It wins over what is stored and over a renewal under way."""
-        _require_kind("tokens", tokens, TokenSet)
+        require_kind("tokens", tokens, TokenSet)
         key = self._key(user_id)
         self._flights.overtake(user_id)
         try:
@@ -207,56 +202,33 @@ class TokenRefresher:
     # The waiter's side: the copy in memory, or a flight.
 
     async def _obtain(self, user_id: str, need: Need) -> TokenSet:
-        self._key(user_id)
         while True:
-            now = _now()
+            key = self._key(user_id)
             copy = self._decide.known(user_id)
-            if copy is not None and copy.is_trusted(now) and not self._decide.is_due(user_id, copy.tokens, need):
-                if (
-                    need.offered is None
-                    and self._decide.is_aging(user_id, copy.tokens)
-                    and self._may_start(user_id, now)
-                ):
-                    self._start_flight(user_id, Need(renewal=True))  # nobody waits for it
+            if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
+                if need.offered is None and self._decide.is_aging(user_id, copy.tokens):
+                    self._renew_in_background(key, copy)
                 return copy.tokens
             flight = self._flights.get(user_id)
             joined = flight is not None
             if flight is None:
-                if not self._may_start(user_id, now):
-                    return self._grounded(user_id, copy, need)
-                flight = self._start_flight(user_id, need)
+                if (obstacle := self._decide.obstacle(key, copy)) is not None:
+                    return self._served_or_raised(user_id, None if copy is None else copy.record, obstacle, need)
+                flight = self._flights.start(user_id, partial(self._fly, key, need))
             elif flight in _flying.get():
-                raise ConfigurationError(
-                    f"the renewal for user {user_id!r} at {self._provider.name} asks for the very token it renews; "
-                    "give the provider an HTTP client that does not use this refresher",
-                    code="reentered",
-                )
+                raise _failures.reentered(key)
             landing = await flight.result()
             if flight.overtaken:
                 need = replace(need, renewal=False)  # a login is as good as a renewal
             elif landing.error is not None:
                 return self._served_or_raised(user_id, landing.record, landing.error, need)
-            elif landing.record is not None and (not joined or self._brought(user_id, landing, need)):
+            elif landing.record is not None and (not joined or self._decide.brought(user_id, landing, need)):
                 return landing.record.tokens
             # Otherwise another caller's flight brought less than this one needs: look again.
 
-    def _start_flight(self, user_id: str, need: Need) -> Flight[Landing]:
-        return self._flights.start(user_id, partial(self._fly, user_id, need))
-
-    def _may_start(self, user_id: str, now: float) -> bool:
-        return self._unsaved.get(user_id) is None and not self._cool_downs.remaining(user_id, now)
-
-    def _grounded(self, user_id: str, copy: Copy | None, need: Need) -> TokenSet:
-        """The answer where no flight may start: the old token, or why there is none."""
-        key = self._records.key(user_id)
-        error: TokenflightError
-        if self._unsaved.get(user_id) is not None:
-            error = _failures.still_unsaved(key)
-        elif copy is not None and copy.record.refused:
-            error = _failures.refused_before(key)
-        else:
-            error = _failures.cooling_down(key, self._cool_downs.remaining(user_id, _now()))
-        return self._served_or_raised(user_id, None if copy is None else copy.record, error, need)
+    def _renew_in_background(self, key: TokenKey, copy: Copy) -> None:
+        if self._flights.get(key.user_id) is None and self._decide.obstacle(key, copy) is None:
+            self._flights.start(key.user_id, partial(self._fly, key, Need(renewal=True)))
 
     def _served_or_raised(
         self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
@@ -267,32 +239,23 @@ class TokenRefresher:
             return tokens
         raise own_copy(error)
 
-    def _brought(self, user_id: str, landing: Landing, need: Need) -> bool:
-        """Whether a flight that another caller started brought what this one needs."""
-        if landing.record is None:
-            return False
-        tokens = landing.record.tokens
-        if landing.renewed and not self._memory.is_rejected(user_id, tokens):
-            return self._decide.covers_offer(user_id, tokens, need)
-        return not self._decide.is_due(user_id, tokens, need)
-
     # The flight: a task of its own.
 
-    async def _fly(self, user_id: str, need: Need, flight: Flight[Landing]) -> Landing:
+    async def _fly(self, key: TokenKey, need: Need, flight: Flight[Landing]) -> Landing:
         """Find or make a token set that meets `need`, and publish it."""
         _flying.set((*_flying.get(), flight))  # the task has a context of its own
-        course = Course(self._records.key(user_id), need, self._decide.known(user_id))
+        course = Course(key, need, self._decide.known(key.user_id))
         try:
             landing = await self._read(course)
             if landing is None:
                 landing = await self._renew(course)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
-            landing = self._failed(course, _failures.in_the_tree(exc, course.key))
+            landing = self._failed(course, _failures.in_the_tree(exc, key))
         if course.is_read and not flight.overtaken:
             if course.record is None:
-                self._memory.forget(user_id)
+                self._memory.forget(key.user_id)
             else:
-                self._memory.keep(user_id, course.record, _now(), spent=course.spent)
+                self._memory.keep(key.user_id, course.record, _now(), spent=course.spent)
         if landing.event is not None:
             self._announce(landing.event)
         return landing
@@ -389,43 +352,34 @@ class TokenRefresher:
         except StoreConflict:
             # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
             login = course.found(await self._records.load(key))
-            discarded = RenewalDiscarded(key.user_id, key.provider, course.duration)
+            discarded = course.event(RenewalDiscarded)
             if login is None:
                 return Landing(None, _failures.logged_out(key), event=discarded)
             return Landing(login, renewed=True, event=discarded)
         except TokenflightError as exc:
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
-            record = self._unsaved.keep(renewal, lease.pop_all(), exc)
-        course.found(record)
+            record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
+        else:
+            rotated = tokens.refresh_token != course.spent
+            event = course.event(TokenRenewed, rotated=rotated, expires_at=tokens.expires_at)
         self._cool_downs.clear(key.user_id)
         self._memory.vouch(key.user_id)
-        rotated = tokens.refresh_token != course.spent
-        event = TokenRenewed(key.user_id, key.provider, course.duration, rotated=rotated, expires_at=tokens.expires_at)
-        return Landing(record, renewed=True, event=event)
+        return Landing(course.found(record), renewed=True, event=event)
 
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
-        key = course.key
-        event = TokenAdopted(key.user_id, key.provider, course.duration, expires_at=record.tokens.expires_at)
+        event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
         return Landing(record, renewed=course.has_changed(record), event=event)
 
     def _failed(self, course: Course, error: TokenflightError) -> Landing:
         """Land without a new token set; say when it makes sense to try again."""
-        key, now = course.key, _now()
-        record = course.record
-        served = record is not None and self._decide.is_servable(key.user_id, record.tokens)
+        record, user_id, now = course.record, course.key.user_id, _now()
+        served = record is not None and self._decide.is_servable(user_id, record.tokens)
         if isinstance(error, ProviderUnavailable) and error.retry_after:
             self._cool_downs.hold_provider(now, error.retry_after)
         about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
         if served or about_provider:
-            self._cool_downs.failed(key.user_id, now)
-        event = RenewalFailed(
-            key.user_id,
-            key.provider,
-            course.duration,
-            error=type(error).__name__,
-            code=error.code,
-            served=served,
-        )
+            self._cool_downs.failed(user_id, now)
+        event = course.event(RenewalFailed, error=type(error).__name__, code=error.code, served=served)
         return Landing(record, error, event=event)
 
     # Small parts.
@@ -443,23 +397,3 @@ class TokenRefresher:
                 code="wrong_event_loop",
             )
         return self._records.key(user_id)
-
-    def _saved_at_last(self, key: TokenKey, record: StoredTokens) -> None:
-        self._memory.keep(key.user_id, record, _now())
-
-    def _announce(self, event: TokenEvent) -> None:
-        announce(event, self._on_event)
-
-
-def _require_kind(name: str, value: object, kind: type | UnionType) -> None:
-    if not isinstance(value, kind):
-        expected = getattr(kind, "__name__", str(kind))
-        raise ConfigurationError(f"{name} must be a {expected}, not a {type(value).__name__}")
-
-
-def _checked_seconds(name: str, value: float | None) -> float:
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.40}")
-    return value

@@ -68,6 +68,12 @@ def _decode(key: TokenKey, data: bytes) -> StoredTokens:
         # An older program's file has no version; what it holds is one.
         digest = hashlib.blake2b(data, digest_size=8).hexdigest()
         return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
+    if record.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        # Before all else: a later version may have moved any of the other members.
+        raise StoreCorrupted(
+            f"it has a format version other than this tokenflight knows, which is {FORMAT_VERSION}: upgrade it",
+            code="unsupported_format",
+        )
     if (record.get("provider"), record.get("user_id")) != (key.provider, key.user_id):
         raise StoreCorrupted("it belongs to another user or provider")
     version, issuer, refused = record.get("version"), record.get("issuer"), record.get("refused", False)

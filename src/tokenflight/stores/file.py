@@ -3,8 +3,8 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,6 +25,8 @@ MAX_THREADS: Final = 16
 SHORTEST_POLL_SECONDS: Final = 0.005
 LONGEST_POLL_SECONDS: Final = 0.05
 KEYS_PER_READ: Final = 1000
+SETTLING_SECONDS: Final = 1.0
+"""How long the end of a cancelled operation is waited for."""
 
 
 class FileTokenStore(TokenStore):
@@ -107,19 +109,32 @@ class FileTokenStore(TokenStore):
             private_files.release_lock(lock)  # here, not in a thread: a second cancellation must not keep the lease
 
     async def _try_lease(self, path: Path) -> int | None:
-        attempt = self._in_thread(_try_lease, path)
+        attempt = self._submit(_try_lease, path)
         try:
-            return await asyncio.shield(attempt)
+            return await asyncio.wrap_future(attempt)
         except asyncio.CancelledError:
-            attempt.add_done_callback(_release_unwanted)  # the thread may be about to get the lock
+            # The thread may be about to get the lock. It frees it itself: the event loop may end before.
+            attempt.add_done_callback(_release_unwanted)
             raise
 
-    def _in_thread(self, work: Callable[..., T], *args: object) -> asyncio.Future[T]:
+    async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
         """Run `work` in one of the store's threads, in one go: what has started happens whole, even if cancelled."""
-        if self._threads is None or self._process != os.getpid():  # a forked child has the pool but not its threads
-            self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tokenflight-file-store")
+        running = self._submit(work, *args)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            if not running.cancel():
+                # Left running, it could undo what the caller does next. A disk that hangs is not waited for.
+                with suppress(Exception):
+                    await asyncio.wait_for(asyncio.wrap_future(running), SETTLING_SECONDS)
+            raise
+
+    def _submit(self, work: Callable[..., T], *args: object) -> Future[T]:
+        threads = self._threads
+        if threads is None or self._process != os.getpid():  # a forked child has the pool but not its threads
+            threads = self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tokenflight-file-store")
             self._process = os.getpid()
-        return asyncio.get_running_loop().run_in_executor(self._threads, self._mapping_errors, work, *args)
+        return threads.submit(self._mapping_errors, work, *args)
 
     def _mapping_errors(self, work: Callable[..., T], *args: object) -> T:
         try:
@@ -143,6 +158,8 @@ class FileTokenStore(TokenStore):
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version) -> Version:
         # The directory is not made again: if it was taken away, as by an unmounted disk, that is no logout.
         path = self._path(key)
+        if not _has_directories(path.parent):
+            raise StoreUnavailable(f"the directory {path.parent} is gone")
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
             current = _read(key, path)
             if current is None or current.version != expected:
@@ -152,7 +169,7 @@ class FileTokenStore(TokenStore):
 
     def _delete(self, key: TokenKey) -> bool:
         path = self._path(key)
-        if not path.parent.exists():
+        if not _has_directories(path.parent):
             return False
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
             return private_files.remove_file(path)
@@ -166,6 +183,8 @@ class FileTokenStore(TokenStore):
 
 
 def _read(key: TokenKey, path: Path) -> StoredTokens | None:
+    if not _has_directories(path.parent):
+        return None
     data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
     return None if data is None else decode_record(key, data)
 
@@ -175,9 +194,14 @@ def _try_lease(path: Path) -> int | None:
     return private_files.try_lock(path)
 
 
-def _release_unwanted(attempt: asyncio.Future[int | None]) -> None:
+def _release_unwanted(attempt: Future[int | None]) -> None:
     if not attempt.cancelled() and attempt.exception() is None and (lock := attempt.result()) is not None:
         private_files.release_lock(lock)
+
+
+def _has_directories(provider_directory: Path) -> bool:
+    """Whether the store's directory and the provider's one in it are there; refuse those that are not private."""
+    return private_files.has_directory(provider_directory.parent) and private_files.has_directory(provider_directory)
 
 
 def _make_directories(provider_directory: Path) -> None:

@@ -35,6 +35,6 @@ def text_of(name: str) -> str | None:
     """The text whose `file_name` is `name`; None if it was cut, or if no text has this name."""
     try:
         text = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
+    except UnicodeError:  # also of a foreign file whose name is no Unicode text
         return None
     return text if text and file_name(text) == name else None

@@ -23,17 +23,32 @@ _POSIX: Final = os.name == "posix"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def make_directory(directory: Path) -> None:
-    """Create `directory` (0700) and its parents if need be; refuse one that others can write to."""
+def has_directory(directory: Path) -> bool:
+    """Whether there is a directory at `directory`; refuse a link to one, and one that others can write to."""
     try:
-        directory.mkdir(mode=0o700, parents=True)
-        _sync_directory(directory.parent)
-    except FileExistsError:
         status = directory.stat(follow_symlinks=False)
-        if not stat.S_ISDIR(status.st_mode):
-            raise StoreUnavailable(f"{directory} is not a directory of its own") from None
-        if _POSIX and status.st_mode & 0o022:
-            raise _insecure(directory, status, "written to", "go-w") from None
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(status.st_mode):
+        raise StoreUnavailable(f"{directory} is not a directory of its own")
+    if _POSIX and status.st_mode & 0o022:
+        raise _insecure(directory, status, "written to", "go-w")
+    return True
+
+
+def make_directory(directory: Path) -> None:
+    """Create `directory` and its parents (0700) if need be, durable on return; refuse what `has_directory` refuses."""
+    if has_directory(directory):
+        return
+    if not directory.parent.exists():
+        make_directory(directory.parent)  # not `parents=True`: in a parent that others can write to, nothing is private
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:  # made by another process this instant
+        has_directory(directory)
+        return
+    directory.chmod(0o700)  # a umask can take the owner's own permissions away
+    _sync_directory(directory.parent)
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes | None:

@@ -1,0 +1,22 @@
+"""Arguments that are not what they should be, found before they do harm."""
+
+import math
+from types import UnionType
+
+from tokenflight.errors import ConfigurationError
+
+
+def require_kind(name: str, value: object, kind: type | UnionType) -> None:
+    """Raise `ConfigurationError`, which names the argument, unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", str(kind))
+        raise ConfigurationError(f"{name} must be a {expected}, not a {type(value).__name__}")
+
+
+def checked_seconds(name: str, value: float | None) -> float:
+    """`value`, zero for None, if it is a finite number of seconds and not negative."""
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.40}")
+    return value
