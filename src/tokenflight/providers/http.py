@@ -1,6 +1,7 @@
 """The one place that sends a request to a provider. It knows httpx, so that nothing else has to."""
 
 import asyncio
+import copy
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,14 +29,15 @@ _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeou
 class ProviderClient:
     """Sends requests to one provider, through a client of its own unless it was given one.
 
-    Of a given client neither authentication nor default headers, redirects or timeouts are used, so that no API
-    credential reaches the provider. Its event hooks do see the requests.
+    Of a given client only the connections are used: not its authentication, headers, cookies, event hooks, redirects
+    or timeouts, so that no API credential reaches the provider and no refresh token reaches the app's hooks.
     """
 
     def __init__(self, provider: str, http_client: httpx.AsyncClient | None, *, timeout: float) -> None:
         self._provider = provider
         self._given = http_client
         self._timeout = timeout
+        self._closing: set[asyncio.Task[None]] = set()
         # A client's connections belong to one event loop; a provider may be shared by refreshers on several.
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, _OwnClient] = WeakKeyDictionary()
 
@@ -44,7 +46,7 @@ class ProviderClient:
 
         Raises `ProviderUnavailable`, whose code is ``outcome_unknown`` where the provider may have acted;
         `ProviderMisconfigured` for a certificate that can't be trusted; `InvalidProviderResponse` for a reply that
-        is not HTTP or is larger than `MAX_REPLY_BYTES`.
+        is compressed or larger than `MAX_REPLY_BYTES`.
         """
         try:
             async with asyncio.timeout(self._timeout), self._client() as client:
@@ -57,20 +59,23 @@ class ProviderClient:
     async def aclose(self) -> None:
         """Close the own client of the running event loop, once the requests under way have ended."""
         loop = asyncio.get_running_loop()
-        own = self._own.pop(loop, None)
-        if own is not None:
-            try:
-                await own.aclose()
-            except BaseException:
-                self._own.setdefault(loop, own)  # cancelled while waiting: it can still be closed
-                raise
+        if (own := self._own.pop(loop, None)) is not None:
+            # A task, so that who gives up waiting for it does not leave the connections open.
+            task = loop.create_task(own.aclose(), name=f"tokenflight close {self._provider}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if closing := [task for task in self._closing if task.get_loop() is loop]:
+            await asyncio.wait(closing)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         if self._given is not None:
             if self._given.is_closed:
                 raise ConfigurationError(f"the http_client of {self._provider} is closed", code="closed")
-            yield self._given
+            bare = copy.copy(self._given)  # the same connections, and nothing else of the app's
+            bare.event_hooks = {}
+            bare.cookies = httpx.Cookies()
+            yield bare
             return
         loop = asyncio.get_running_loop()
         own = self._own.get(loop)

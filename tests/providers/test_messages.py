@@ -1,0 +1,411 @@
+"""The token endpoint's protocol as pure functions: what is sent, and what each reply means."""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from urllib.parse import parse_qsl
+
+import pytest
+import time_machine
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from strategies import json_values
+from tokenflight.errors import (
+    InvalidProviderResponse,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    TokenRefreshError,
+)
+from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
+from tokenflight.providers.messages import (
+    MAX_ERROR_TEXT_LENGTH,
+    MAX_RETRY_AFTER_SECONDS,
+    Reply,
+    Request,
+    build_refresh_request,
+    parse_token_reply,
+)
+from tokenflight.tokens import TokenSet
+
+NOW = 1_800_000_000.0
+ENDPOINT = "https://idp.example/token"
+REFRESH_TOKEN = "1//0rt-canary+/=="
+PREVIOUS = TokenSet(
+    "at-canary", refresh_token=REFRESH_TOKEN, scope="a b", id_token="idt", expires_at=NOW, extra={"k": "v"}
+)
+
+
+def parse(reply: Reply, previous: TokenSet | None = PREVIOUS) -> TokenSet:
+    return parse_token_reply(reply, previous=previous, sent_at=NOW, user_id="alice", provider="idp")
+
+
+def reply(members: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, headers or {}, json.dumps(members).encode())
+
+
+def error_in(given_reply: Reply, previous: TokenSet | None = PREVIOUS) -> TokenRefreshError:
+    with pytest.raises(TokenRefreshError) as caught:
+        parse(given_reply, previous)
+    assert (caught.value.user_id, caught.value.provider) == ("alice", "idp")
+    return caught.value
+
+
+# The request
+
+
+def test_a_refresh_request_is_a_form_with_the_grant_and_the_clients_proof() -> None:
+    request = build_refresh_request(ENDPOINT, "rt", ClientSecretPost("app", "s3cret"), scope="a")
+
+    assert request.url == ENDPOINT
+    assert request.headers == {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+    assert parse_qsl(request.content.decode(), strict_parsing=True) == [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "rt"),
+        ("scope", "a"),
+        ("client_id", "app"),
+        ("client_secret", "s3cret"),
+    ]
+
+
+def test_a_refresh_request_asks_for_no_scope_unless_told_to() -> None:
+    request = build_refresh_request(ENDPOINT, "rt", PublicClient("app"))
+
+    assert request.parameters == {"grant_type": "refresh_token", "refresh_token": "rt", "client_id": "app"}
+
+
+def test_a_refresh_request_carries_the_clients_header() -> None:
+    client = ClientSecretBasic("app", "s3cret")
+
+    assert build_refresh_request(ENDPOINT, "rt", client).headers["Authorization"] == client.headers()["Authorization"]
+
+
+@pytest.mark.parametrize(
+    ("token", "encoded"),
+    [
+        ("a+b/c==", b"a%2Bb%2Fc%3D%3D"),
+        ("a&b=c", b"a%26b%3Dc"),
+        ("a b", b"a+b"),
+        ("a%20b", b"a%2520b"),
+        ("é", b"%C3%A9"),
+    ],
+)
+def test_odd_characters_of_a_refresh_token_are_form_encoded(token: str, encoded: bytes) -> None:
+    assert build_refresh_request(ENDPOINT, token, PublicClient("app")).content == (
+        b"grant_type=refresh_token&refresh_token=" + encoded + b"&client_id=app"
+    )
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_a_server_reads_back_any_refresh_token(token: str) -> None:
+    content = build_refresh_request(ENDPOINT, token, PublicClient("app")).content
+
+    assert content.isascii()
+    assert dict(parse_qsl(content.decode(), keep_blank_values=True))["refresh_token"] == token
+
+
+def test_l1_neither_a_request_nor_a_reply_shows_what_it_carries() -> None:
+    request = build_refresh_request(ENDPOINT, REFRESH_TOKEN, ClientSecretBasic("app", "s3cret"))
+
+    assert repr(request) == f"Request(url={ENDPOINT!r})"
+    assert "at2" not in repr(reply({"access_token": "at2"}))
+
+
+def test_a_request_without_parameters_has_no_content() -> None:
+    assert Request("https://idp.example/", {}).content == b""
+
+
+# Replies that succeed
+
+
+def test_r2_the_lifetime_counts_from_when_the_request_was_sent() -> None:
+    with time_machine.travel(NOW + 20, tick=False):
+        tokens = parse(reply({"access_token": "at2", "expires_in": 60}))
+
+    assert (tokens.issued_at, tokens.expires_at) == (NOW, NOW + 60)
+
+
+def test_r1_what_a_reply_leaves_out_is_kept() -> None:
+    tokens = parse(reply({"access_token": "at2"}))
+
+    assert tokens == TokenSet(
+        "at2", refresh_token=REFRESH_TOKEN, scope="a b", id_token="idt", issued_at=NOW, extra={"k": "v"}
+    )
+
+
+def test_r12_the_last_issued_refresh_token_is_the_one_kept() -> None:
+    tokens = parse(reply({"access_token": "at2", "refresh_token": "rt2", "scope": "a", "id_token": "idt2", "k": "v2"}))
+
+    assert tokens == TokenSet("at2", refresh_token="rt2", scope="a", id_token="idt2", issued_at=NOW, extra={"k": "v2"})
+
+
+def test_r1_an_empty_refresh_token_does_not_erase_the_old_one() -> None:
+    assert parse(reply({"access_token": "at2", "refresh_token": ""})).refresh_token == REFRESH_TOKEN
+    assert parse(reply({"access_token": "at2", "refresh_token": None})).refresh_token == REFRESH_TOKEN
+
+
+@pytest.mark.parametrize("expires_in", [None, "soon", -1, 0, 1e300, True, "NaN", []])
+def test_r3_a_lifetime_that_makes_no_sense_is_unknown_and_not_the_old_one(expires_in: object) -> None:
+    assert parse(reply({"access_token": "at2", "expires_in": expires_in})).expires_at is None
+
+
+def test_r3_not_a_number_is_unknown() -> None:
+    assert parse(Reply(200, {}, b'{"access_token": "at2", "expires_in": NaN}')).expires_at is None
+
+
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_any_success_status_will_do(status: int) -> None:
+    assert parse(reply({"access_token": "at2"}, status), None).access_token == "at2"
+
+
+# Replies that break the protocol
+
+BROKEN_BODIES = {
+    "empty": b"",
+    "HTML": b"<!doctype html><title>Sign in</title>",
+    "an error": b'{"error": "invalid_grant"}',
+    "truncated": b'{"access_token": "at2", "expires_in": 36',
+    "an array": b'[{"access_token": "at2"}]',
+    "a string": b'"at2"',
+    "null": b"null",
+    "a form": b"access_token=at2&token_type=Bearer",
+    "UTF-16": '{"access_token": "at2"}'.encode("utf-16"),
+    "Latin-1": '{"access_token": "at2", "user": "é"}'.encode("latin-1"),
+    "a byte order mark": b'\xef\xbb\xbf{"access_token": "at2"}',
+    "compressed": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
+    "a hundred thousand arrays": b"[" * 100_000,
+    "nested garbage": b'{"access_token": "at2", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "nested objects": b'{"access_token": "at2", "x": ' + b'{"x":' * 100_000 + b"1" + b"}" * 100_001,
+    "nested 900 deep": b'{"access_token": "at2", "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "two access tokens": b'{"access_token": "at2", "access_token": "at3"}',
+    "two values deep down": b'{"access_token": "at2", "x": {"y": 1, "y": 2}}',
+    "too long a number": b'{"access_token": "at2", "expires_in": ' + b"9" * 5_000 + b"}",
+    "no access token": b"{}",
+    "an empty access token": b'{"access_token": ""}',
+    "an access token with a newline": b'{"access_token": "at2\\r\\nX-Admin: 1"}',
+    "a numeric access token": b'{"access_token": 2}',
+    "a refresh token with a newline": b'{"access_token": "at2", "refresh_token": "rt\\n"}',
+    "a MAC token": b'{"access_token": "at2", "token_type": "mac"}',
+    "an odd token type": b'{"access_token": "at2", "token_type": ["Bearer"]}',
+}
+
+
+@pytest.mark.parametrize("body", BROKEN_BODIES.values(), ids=BROKEN_BODIES)
+def test_r6_a_success_that_is_none_is_an_invalid_response(body: bytes) -> None:
+    error = error_in(Reply(200, {}, body))
+
+    assert type(error) is InvalidProviderResponse
+    assert "status 200" in str(error)
+    assert "what is stored is unchanged" in str(error)
+
+
+@pytest.mark.parametrize("body", BROKEN_BODIES.values(), ids=BROKEN_BODIES)
+def test_l1_an_invalid_response_shows_nothing_of_the_body_and_has_no_cause_that_does(body: bytes) -> None:
+    error = error_in(Reply(200, {}, body))
+
+    assert "at2" not in str(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+
+
+def test_r6_a_reply_of_a_million_nested_arrays_is_refused_in_a_moment() -> None:
+    before = time.perf_counter()
+    error = error_in(Reply(200, {}, b'{"access_token":"at2","x":' + b"[" * 1_000_000))
+
+    assert type(error) is InvalidProviderResponse
+    assert time.perf_counter() - before < 5
+
+
+# Replies that refuse
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["invalid_grant", "interaction_required", "login_required", "consent_required", "account_selection_required"],
+)
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refused_refresh_token_sends_the_user_through_login(error: str, status: int) -> None:
+    refused = error_in(reply({"error": error, "error_description": "expired"}, status))
+
+    assert isinstance(refused, ReauthenticationRequired)
+    assert (refused.reason, refused.error, refused.error_description) == ("refused", error, "expired")
+    assert "log" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "error", ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "odd"]
+)
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_t2_an_error_that_login_cannot_mend_is_a_misconfiguration(error: str, status: int) -> None:
+    wrong = error_in(reply({"error": error, "error_description": "why"}, status))
+
+    assert type(wrong) is ProviderMisconfigured
+    assert (wrong.code, wrong.error, wrong.error_description) == (error, error, "why")
+
+
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 599])
+@pytest.mark.parametrize("error", ["invalid_grant", "invalid_client", "server_error", None])
+def test_t1_a_failing_server_is_transient_whatever_it_says(status: int, error: str | None) -> None:
+    failing = error_in(reply({"error": error}, status))
+
+    assert type(failing) is ProviderUnavailable
+    assert (failing.code, failing.error, failing.retry_after) == ("server_error", error, None)
+
+
+@pytest.mark.parametrize("body", [b"", b"<h1>502 Bad Gateway</h1>", b"[" * 100_000])
+def test_t1_a_failing_server_is_transient_whatever_its_body(body: bytes) -> None:
+    assert type(error_in(Reply(502, {}, body))) is ProviderUnavailable
+
+
+@pytest.mark.parametrize("error", ["server_error", "temporarily_unavailable", "slow_down"])
+def test_t1_an_error_that_passes_is_transient_whatever_its_status(error: str) -> None:
+    assert type(error_in(reply({"error": error}, 400))) is ProviderUnavailable
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "rate_limited"), (408, "server_error"), (425, "server_error")])
+def test_t5_a_busy_server_is_transient_even_with_words_of_refusal(status: int, code: str) -> None:
+    busy = error_in(reply({"error": "invalid_grant"}, status))
+
+    assert type(busy) is ProviderUnavailable
+    assert busy.code == code
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
+def test_r7_a_redirect_is_an_error(status: int) -> None:
+    redirected = error_in(reply({"error": "invalid_grant"}, status, {"location": "https://evil.example/token"}))
+
+    assert type(redirected) is ProviderMisconfigured
+    assert redirected.code == "redirected"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_r6_a_refusal_without_an_error_is_an_invalid_response(status: int) -> None:
+    assert type(error_in(Reply(status, {}, b"<h1>no</h1>"))) is InvalidProviderResponse
+
+
+@pytest.mark.parametrize("status", [100, 199, 401, 403, 404, 405, 415, 499])
+def test_any_other_status_points_at_the_configuration(status: int) -> None:
+    wrong = error_in(Reply(status, {}, b"<h1>no</h1>"))
+
+    assert type(wrong) is ProviderMisconfigured
+    assert (wrong.code, wrong.error) == (f"http_{status}", None)
+
+
+# How long to wait
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 120 ", 120),
+        ("3600", 3600),
+        ("3601", MAX_RETRY_AFTER_SECONDS),
+        ("9999999999", MAX_RETRY_AFTER_SECONDS),
+        ("9" * 30, MAX_RETRY_AFTER_SECONDS),
+        (format_datetime(datetime.fromtimestamp(NOW + 90, UTC), usegmt=True), 90),
+        (format_datetime(datetime.fromtimestamp(NOW + 90, UTC).replace(tzinfo=None)), 90),
+        (format_datetime(datetime.fromtimestamp(NOW - 90, UTC), usegmt=True), 0),
+        (format_datetime(datetime.fromtimestamp(NOW, UTC) + timedelta(days=9), usegmt=True), MAX_RETRY_AFTER_SECONDS),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_t5_retry_after_is_read_in_seconds_or_as_a_date_and_capped(value: str, seconds: float, status: int) -> None:
+    with time_machine.travel(NOW, tick=False):
+        busy = error_in(reply({}, status, {"retry-after": value}))
+
+    assert isinstance(busy, ProviderUnavailable)
+    assert busy.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["", "soon", "-1", "1.5", "1e3", "0x10", "²", "Fri, 99 Jan 2027 08:00:00 GMT", "120, 120"]
+)
+def test_t5_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
+    busy = error_in(reply({}, 429, {"retry-after": value}))
+
+    assert isinstance(busy, ProviderUnavailable)
+    assert busy.retry_after is None
+
+
+# The provider's words
+
+
+def test_l1_an_error_description_is_shortened_and_its_control_characters_go() -> None:
+    error = error_in(reply({"error": "odd\x1b[31m", "error_description": "one\r\ntwo\x00\u202e" + "x" * 10_000}, 400))
+
+    assert error.error == "odd [31m"
+    assert error.error_description is not None
+    assert error.error_description.startswith("one two x")
+    assert len(error.error_description) <= MAX_ERROR_TEXT_LENGTH
+    assert "x" * MAX_ERROR_TEXT_LENGTH not in str(error)
+
+
+@pytest.mark.parametrize("value", [5, ["invalid_grant"], {"code": "invalid_grant"}, None, "", "\n"])
+def test_an_error_that_is_no_text_is_no_error(value: object) -> None:
+    assert error_in(reply({"error": value, "error_description": value}, 400)).error is None
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 429, 503])
+@pytest.mark.parametrize("echo", [REFRESH_TOKEN, "at-canary", "1%2F%2F0rt-canary%2B%2F%3D%3D"])
+def test_l1_no_error_echoes_a_token_however_the_provider_wrote_it(status: int, echo: str) -> None:
+    said = f"the token {echo} is no good, {echo}!"
+    error = error_in(reply({"error": said, "error_description": said}, status))
+
+    shown = f"{error} {error.code} {error.error} {error.error_description} {error.args} {vars(error)}"
+    assert "canary" not in shown
+
+
+@settings(deadline=None)
+@given(
+    st.text("abc123_-", min_size=8, max_size=20),
+    st.text("abc123_-", min_size=8, max_size=20),
+    st.text(max_size=300),
+    st.text(max_size=300),
+)
+@example("abcabcab", "abcabcabc123", "x" * 195, "")
+def test_l1_no_surroundings_make_an_error_echo_a_token(refresh: str, access: str, before: str, after: str) -> None:
+    said = f"{before}{refresh} {access}{after}"
+    error = error_in(reply({"error_description": said}, 401), TokenSet(access, refresh_token=refresh))
+
+    assert refresh not in f"{error} {error.error_description}"
+    assert access not in f"{error} {error.error_description}"
+
+
+# Whatever arrives
+
+bodies = (
+    st.binary(max_size=200)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.dictionaries(
+        st.sampled_from(["access_token", "refresh_token", "token_type", "expires_in", "error", "error_description"]),
+        json_values | st.sampled_from(["at", "Bearer", "invalid_grant", "server_error", 3600]),
+    ).map(lambda members: json.dumps(members).encode())
+)
+statuses = st.sampled_from([200, 400, 401, 429, 503]) | st.integers(100, 599)
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "location", "content-type"]),
+    st.text()
+    | st.lists(st.sampled_from(["Fri,", "15", "Jan", "2027", "08:00:00", "GMT", "+9999", "1e9"])).map(" ".join),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(status=statuses, headers=headers, body=bodies, previous=st.sampled_from([None, PREVIOUS]))
+def test_r6_whatever_arrives_is_a_token_set_or_an_error_of_the_tree(
+    status: int, headers: dict[str, str], body: bytes, previous: TokenSet | None
+) -> None:
+    outcome: TokenSet | TokenRefreshError
+    try:
+        outcome = parse(Reply(status, headers, body), previous)
+    except TokenRefreshError as error:
+        outcome = error
+
+    assert isinstance(outcome, TokenRefreshError) or 200 <= status < 300
+    assert isinstance(outcome, TokenRefreshError) or outcome.refresh_token or previous is None
+    assert REFRESH_TOKEN not in f"{outcome} {outcome!r}"

@@ -1,0 +1,43 @@
+"""What Hypothesis draws from: JSON as a provider may send it, and token sets."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tokenflight.tokens import TokenSet
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+"""What `json.loads` can return, NaN and infinities included."""
+
+comparable_json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+"""What equals itself after a way through JSON."""
+
+times = st.none() | st.integers(1_600_000_000, 1_900_000_000) | st.floats(1_600_000_000, 1_900_000_000)
+
+token_sets = st.builds(
+    TokenSet,
+    access_token=st.text(min_size=1),
+    token_type=st.sampled_from(["Bearer", "DPoP"]),
+    expires_at=times,
+    refresh_token=st.none() | st.text(min_size=1),
+    scope=st.none() | st.text(min_size=1),
+    id_token=st.none() | st.text(min_size=1),
+    issued_at=times,
+    extra=st.dictionaries(st.text(), comparable_json_values, max_size=3),
+)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """An object in an object in an object …"""
+    innermost: dict[str, Any] = {}
+    for _ in range(depth):
+        innermost = {"deeper": innermost}
+    return innermost

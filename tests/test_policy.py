@@ -1,0 +1,336 @@
+"""Freshness: the policy and the judge, to the tick."""
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenflight.errors import ConfigurationError
+from tokenflight.policy import (
+    LEAST_LIFE_SECONDS,
+    Freshness,
+    RefreshPolicy,
+    fresh_until,
+    is_servable,
+    judge,
+    user_jitter,
+)
+from tokenflight.tokens import TokenSet
+
+NOW = 1_800_000_000.0
+HOUR = 3600.0
+DEFAULT = RefreshPolicy()
+OLDER = [Freshness.FRESH, Freshness.AGING, Freshness.DUE]
+"""The verdicts in the order in which a token set goes through them."""
+
+policies = st.builds(
+    RefreshPolicy,
+    expiry_buffer=st.floats(0, 7200),
+    refresh_ahead=st.floats(0, 7200),
+    max_buffer_fraction=st.floats(0, 1),
+)
+lifetimes = st.floats(1, 30 * 86_400)
+jitters = st.floats(0, 1)
+
+
+def issued_now(lifetime: float) -> TokenSet:
+    return TokenSet("at", issued_at=NOW, expires_at=NOW + lifetime)
+
+
+@st.composite
+def token_sets(draw: st.DrawFn) -> TokenSet:
+    """A token set whose expiry is known; when it was issued may be not."""
+    tokens = issued_now(draw(lifetimes))
+    return tokens if draw(st.booleans()) else dataclasses.replace(tokens, issued_at=None)
+
+
+# The verdict
+
+
+@pytest.mark.parametrize(
+    ("life_left", "verdict"),
+    [
+        (3600, Freshness.FRESH),
+        (601, Freshness.FRESH),
+        (600, Freshness.FRESH),
+        (599, Freshness.AGING),
+        (301, Freshness.AGING),
+        (300, Freshness.AGING),
+        (299, Freshness.DUE),
+        (0, Freshness.DUE),
+        (-1, Freshness.DUE),
+        (-86_400, Freshness.DUE),
+    ],
+)
+def test_r5_a_token_of_an_hour_is_judged_right_a_second_around_each_boundary(
+    life_left: float, verdict: Freshness
+) -> None:
+    assert judge(issued_now(HOUR), DEFAULT, NOW + HOUR - life_left) is verdict
+
+
+@settings(deadline=None)
+@given(
+    expires_at=st.integers(1_000_000_000, 3_000_000_000),
+    buffer=st.integers(0, 7200),
+    ahead=st.integers(0, 7200),
+)
+def test_r5_each_boundary_belongs_to_the_better_verdict_and_the_next_instant_does_not(
+    expires_at: int, buffer: int, ahead: int
+) -> None:
+    tokens, policy = TokenSet("at", expires_at=expires_at), RefreshPolicy(expiry_buffer=buffer, refresh_ahead=ahead)
+    due, aging = float(expires_at - buffer), float(expires_at - buffer - ahead)
+
+    assert judge(tokens, policy, aging) is Freshness.FRESH
+    assert judge(tokens, policy, math.nextafter(aging, math.inf)) is (Freshness.AGING if ahead else Freshness.DUE)
+    assert judge(tokens, policy, due) is (Freshness.AGING if ahead else Freshness.FRESH)
+    assert judge(tokens, policy, math.nextafter(due, math.inf)) is Freshness.DUE
+
+
+@settings(deadline=None)
+@given(token_sets(), policies, jitters, st.floats(0, 7200), st.floats(-HOUR, 40 * 86_400), st.floats(0, 86_400))
+def test_r5_a_token_set_never_gets_fresher_with_time(
+    tokens: TokenSet, policy: RefreshPolicy, jitter: float, min_validity: float, age: float, later: float
+) -> None:
+    verdict = judge(tokens, policy, NOW + age, jitter=jitter, min_validity=min_validity)
+    verdict_later = judge(tokens, policy, NOW + age + later, jitter=jitter, min_validity=min_validity)
+
+    assert OLDER.index(verdict) <= OLDER.index(verdict_later)
+
+
+@settings(deadline=None)
+@given(token_sets(), policies, jitters, st.floats(-HOUR, 40 * 86_400))
+def test_the_last_fresh_moment_is_the_one_the_judge_means(
+    tokens: TokenSet, policy: RefreshPolicy, jitter: float, age: float
+) -> None:
+    last = fresh_until(tokens, policy, jitter=jitter)
+
+    assert judge(tokens, policy, last, jitter=jitter) is Freshness.FRESH
+    assert judge(tokens, policy, math.nextafter(last, math.inf), jitter=jitter) is not Freshness.FRESH
+    assert (judge(tokens, policy, NOW + age, jitter=jitter) is Freshness.FRESH) == (NOW + age <= last)
+
+
+@settings(deadline=None)
+@given(token_sets(), policies, jitters, jitters)
+def test_a_greater_share_of_the_window_never_means_a_later_renewal(
+    tokens: TokenSet, policy: RefreshPolicy, one: float, other: float
+) -> None:
+    lesser, greater = sorted((one, other))
+
+    assert fresh_until(tokens, policy, jitter=greater) <= fresh_until(tokens, policy, jitter=lesser)
+
+
+def test_a_token_set_without_a_known_expiry_is_fresh_for_ever() -> None:
+    tokens = TokenSet("at", issued_at=NOW)
+
+    assert judge(tokens, DEFAULT, NOW + 100 * 365 * 86_400, min_validity=HOUR) is Freshness.FRESH
+    assert fresh_until(tokens, DEFAULT) == math.inf
+
+
+def test_where_the_lifetime_is_unknown_the_whole_buffers_apply() -> None:
+    tokens = TokenSet("at", expires_at=NOW + 60)
+
+    assert judge(tokens, DEFAULT, NOW) is Freshness.DUE
+    assert fresh_until(tokens, DEFAULT) == NOW + 60 - 600
+
+
+# Short lifetimes
+
+
+def test_r4_a_token_of_a_minute_is_fresh_when_new_and_due_in_its_last_quarter() -> None:
+    tokens = issued_now(60)
+
+    assert judge(tokens, DEFAULT, NOW) is Freshness.FRESH
+    assert judge(tokens, DEFAULT, NOW + 37.5) is Freshness.FRESH
+    assert judge(tokens, DEFAULT, NOW + 38) is Freshness.AGING
+    assert judge(tokens, DEFAULT, NOW + 45) is Freshness.AGING
+    assert judge(tokens, DEFAULT, NOW + 46) is Freshness.DUE
+
+
+@settings(deadline=None)
+@given(lifetimes, jitters, st.floats(0, 0.62))
+def test_r4_by_default_a_token_of_any_lifetime_is_fresh_for_most_of_it(
+    lifetime: float, jitter: float, share: float
+) -> None:
+    assert judge(issued_now(lifetime), DEFAULT, NOW + share * lifetime, jitter=jitter) is Freshness.FRESH
+
+
+@settings(deadline=None)
+@given(lifetimes, policies, jitters)
+def test_r4_the_buffers_never_exceed_their_share_of_the_lifetime(
+    lifetime: float, policy: RefreshPolicy, jitter: float
+) -> None:
+    tokens = issued_now(lifetime)
+    longest = lifetime * policy.max_buffer_fraction
+    last = fresh_until(tokens, policy, jitter=jitter)
+
+    assert last >= NOW + lifetime - longest * 1.5 - 1e-6
+    assert judge(tokens, policy, min(NOW + lifetime - longest, last), jitter=jitter) is Freshness.FRESH
+
+
+# The life a caller needs
+
+
+def test_with_less_life_left_than_a_caller_needs_a_token_is_due() -> None:
+    tokens = issued_now(HOUR)
+
+    assert judge(tokens, DEFAULT, NOW + 1800, min_validity=1800) is not Freshness.DUE
+    assert judge(tokens, DEFAULT, NOW + 1801, min_validity=1800) is Freshness.DUE
+    assert judge(tokens, DEFAULT, NOW + 1801) is Freshness.FRESH
+
+
+def test_needing_less_life_than_the_buffer_does_not_shorten_the_buffer() -> None:
+    assert judge(issued_now(HOUR), DEFAULT, NOW + HOUR - 299, min_validity=10) is Freshness.DUE
+
+
+@pytest.mark.parametrize("min_validity", [HOUR, HOUR + 1, 10 * HOUR, math.inf])
+def test_r4_needing_as_much_life_as_a_new_token_has_or_more_does_not_renew_on_every_call(min_validity: float) -> None:
+    tokens = issued_now(HOUR)
+
+    assert judge(tokens, DEFAULT, NOW + 1, min_validity=min_validity) is Freshness.FRESH
+    assert judge(tokens, DEFAULT, NOW + 600, min_validity=min_validity) is Freshness.FRESH
+
+
+def test_r4_without_any_buffer_needing_more_life_than_a_new_token_has_does_not_renew_on_every_call() -> None:
+    policy = RefreshPolicy(max_buffer_fraction=0)
+
+    assert judge(issued_now(HOUR), policy, NOW + 1, min_validity=2 * HOUR) is Freshness.FRESH
+
+
+def test_needing_more_life_than_any_token_has_still_renews_well_before_the_expiry() -> None:
+    assert judge(issued_now(HOUR), DEFAULT, NOW + 2700, min_validity=10 * HOUR) is Freshness.DUE
+
+
+@settings(deadline=None)
+@given(lifetimes, policies, st.floats(0, 100 * 86_400))
+def test_r4_whatever_life_a_caller_needs_the_moment_of_issue_is_not_yet_due(
+    lifetime: float, policy: RefreshPolicy, min_validity: float
+) -> None:
+    assert judge(issued_now(lifetime), policy, NOW, min_validity=min_validity) is not Freshness.DUE
+
+
+@settings(deadline=None)
+@given(lifetimes, st.floats(0, 1), st.floats(0, 1))
+def test_with_enough_life_left_for_the_caller_and_the_buffer_a_token_is_not_due(
+    lifetime: float, share_needed: float, share_left: float
+) -> None:
+    needed, left = lifetime * share_needed, lifetime * share_left
+    verdict = judge(issued_now(lifetime), DEFAULT, NOW + lifetime - left, min_validity=needed)
+
+    if left > max(needed, lifetime / 4) + 1e-3:
+        assert verdict is not Freshness.DUE
+    if left < needed - 1e-3 < lifetime * 0.99:
+        assert verdict is Freshness.DUE
+
+
+# Standing in for a failed renewal
+
+
+def test_t4_a_token_set_may_stand_in_for_a_failed_renewal_while_it_has_life_to_spare() -> None:
+    tokens = issued_now(HOUR)
+    last = NOW + HOUR - LEAST_LIFE_SECONDS
+
+    assert is_servable(tokens, last - 1)
+    assert not is_servable(tokens, last)
+    assert not is_servable(tokens, NOW + HOUR + 1)
+
+
+def test_t4_a_token_set_without_a_known_expiry_may_always_stand_in() -> None:
+    assert is_servable(TokenSet("at"), NOW)
+
+
+# Spreading users
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "random"])
+def test_t8_a_users_share_of_the_window_is_the_same_in_every_process(seed: str) -> None:
+    code = "from tokenflight.policy import user_jitter; print(user_jitter('alice'), user_jitter('bób/\\x00'))"
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert printed.stdout.split() == [str(user_jitter("alice")), str(user_jitter("bób/\x00"))]
+
+
+def test_t8_a_users_share_of_the_window_is_the_same_in_every_release() -> None:
+    assert user_jitter("alice") == pytest.approx(0.304366, abs=1e-6)
+
+
+def test_t8_users_are_spread_evenly_over_the_window() -> None:
+    tenths = Counter(int(user_jitter(f"user-{number}") * 10) for number in range(10_000))
+
+    assert sorted(tenths) == list(range(10))
+    assert all(850 < count < 1150 for count in tenths.values())
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=[])))
+def test_t8_any_user_has_a_share_between_nothing_and_the_whole_window(user_id: str) -> None:
+    assert 0 <= user_jitter(user_id) <= 1
+
+
+# The policy itself
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    assert dataclasses.asdict(RefreshPolicy()) == {
+        "expiry_buffer": 300,
+        "refresh_ahead": 300,
+        "max_buffer_fraction": 0.25,
+        "cache_ttl": 60,
+        "max_cached_users": 100_000,
+        "max_concurrent_renewals": 32,
+    }
+
+
+FIELDS = [field.name for field in dataclasses.fields(RefreshPolicy)]
+NO_NUMBER = [-1, -0.001, math.nan, math.inf, "60", None, True, [60], 10**400]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field in FIELDS for value in NO_NUMBER if (field, value) != ("cache_ttl", None)],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_wrong_policy_is_refused_and_the_field_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"RefreshPolicy\.{field}"):
+        RefreshPolicy(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_buffer_fraction", 1.01),
+        ("max_cached_users", 0),
+        ("max_cached_users", 1.5),
+        ("max_concurrent_renewals", 0),
+        ("max_concurrent_renewals", 2.0),
+    ],
+)
+def test_a_number_outside_its_range_is_refused_and_the_field_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"RefreshPolicy\.{field}"):
+        RefreshPolicy(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["expiry_buffer", "refresh_ahead", "max_buffer_fraction", "cache_ttl"])
+def test_nothing_is_a_valid_length_of_time(field: str) -> None:
+    settings_: dict[str, Any] = {field: 0}
+
+    assert getattr(RefreshPolicy(**settings_), field) == 0
+
+
+def test_without_a_time_to_live_the_copy_in_memory_is_trusted_until_due() -> None:
+    assert RefreshPolicy(cache_ttl=None).cache_ttl is None
+
+
+def test_policies_are_values() -> None:
+    assert RefreshPolicy(expiry_buffer=60) == RefreshPolicy(expiry_buffer=60) != RefreshPolicy()
+    assert hash(RefreshPolicy(expiry_buffer=60)) == hash(RefreshPolicy(expiry_buffer=60))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DEFAULT.expiry_buffer = 1  # type: ignore[misc] # the point
