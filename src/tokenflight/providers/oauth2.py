@@ -85,8 +85,8 @@ class RefreshTokenGrant:
             raise ConfigurationError(f"scope must be a non-empty string or None, not a {type(scope).__name__}")
         if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
-        self.name = name
-        self.http = ProviderClient(name, http_client, timeout=timeout)
+        self.name: str = name
+        self.http: ProviderClient = ProviderClient(name, http_client, timeout=timeout)
         self._client = client
         self._scope = scope
 

@@ -88,8 +88,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data.decode())
     except (ValueError, RecursionError):
-        # Without the cause: a decoding error carries the record, and the record carries tokens.
-        raise StoreCorrupted("it is not valid JSON") from None
+        value = None  # not raised from here: a decoding error carries the record, and the record carries tokens
     if not isinstance(value, dict):
         raise StoreCorrupted("it is not a JSON object")
     return value

@@ -57,13 +57,16 @@ def read_file(path: Path, *, max_bytes: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreUnavailable(f"{path} is not a regular file")
         if _POSIX and status.st_mode & 0o077:
             raise _insecure(path, status, "read", "go-rwx")
-        return file.read(max_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes) -> None:
