@@ -41,7 +41,7 @@ async def serve_on_loopback(app: ASGIApp, *, cancel_requests: Callable[[], None]
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+    with _listener() as listener:
         # Not server.serve(): it takes over the process's signals, logs, and takes a fifth of a second to stop.
         await server.startup(sockets=[listener])
         try:
@@ -60,6 +60,19 @@ async def serve_on_loopback(app: ASGIApp, *, cancel_requests: Callable[[], None]
                     connection.transport.abort()
                 cancel_requests()
                 await asyncio.sleep(0)
+
+
+def _listener() -> socket.socket:
+    # Not create_server: asyncio turns Nagle's algorithm off only where the socket names its protocol, and with it on a
+    # reply may wait 40 ms for an acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 class _Connection(H11Protocol):

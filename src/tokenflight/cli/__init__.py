@@ -1,0 +1,22 @@
+"""The ``tokenflight`` command. What it needs beyond the library comes with ``tokenflight[cli]``."""
+
+import sys
+from importlib.util import find_spec
+from typing import Final
+
+__all__ = ["main"]
+
+USAGE_ERROR: Final = 2
+
+_EXTRA: Final = ("cyclopts", "rich", "uvicorn")
+
+
+def main() -> None:
+    """Run the command line in `sys.argv`; never returns. Exit status 2 means that it was not understood."""
+    missing = [package for package in _EXTRA if find_spec(package) is None]
+    if missing:
+        sys.stderr.write(f"The tokenflight command needs {', '.join(missing)}: pip install 'tokenflight[cli]'\n")
+        sys.exit(USAGE_ERROR)
+    from tokenflight.cli._app import app  # noqa: PLC0415 - it needs the extra
+
+    app()

@@ -1,0 +1,93 @@
+"""What a scene plays on: a fake provider on a socket, a file store, an app's refresher and API client."""
+
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from tokenflight import FileTokenStore, TokenRefresher, TokenSet
+from tokenflight.cli._calls import Tally, api_client, app_provider, call_api
+from tokenflight.testing import FakeProvider
+
+LIFETIME_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a scene comes to: the first four counted at the server, the others by the callers.
+
+    `token_requests` are all that came to the token endpoint, `refreshes` those that were granted; `reuses` counts
+    spent refresh tokens that came again. `adopted` counts token sets taken from another process's renewal.
+    """
+
+    api_calls: int
+    token_requests: int
+    refreshes: int
+    reuses: int = 0
+    failed: int = 0
+    adopted: int = 0
+
+
+class Meter:
+    """Counts what reaches the server, from the last `restart` on."""
+
+    def __init__(self, fake: FakeProvider) -> None:
+        self._fake = fake
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from zero again."""
+        self._before = self._totals()
+
+    def reading(self, tally: Tally = Tally()) -> Counts:  # noqa: B008 - frozen
+        """What has been counted, with the callers' `tally` added to it."""
+        calls, requests, refreshes, reuses = (
+            now - before for now, before in zip(self._totals(), self._before, strict=True)
+        )
+        return Counts(calls, requests, refreshes, reuses, tally.failed, tally.adopted)
+
+    def _totals(self) -> tuple[int, ...]:
+        fake = self._fake
+        return fake.api_calls(), fake.requests(), fake.refreshes(), fake.reuses()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything a scene may use."""
+
+    fake: FakeProvider
+    store_directory: Path
+    refresher: TokenRefresher
+    api: httpx.AsyncClient
+    meter: Meter
+
+    async def log_in(self, user_id: str, *, seconds_ago: float = 0) -> None:
+        """Store the tokens of a login so long ago. An access token lives for an hour, at the provider too."""
+        reply = self.fake.login(user_id, lifetime=LIFETIME_SECONDS - seconds_ago)
+        tokens = TokenSet.from_response(
+            {**reply, "expires_in": LIFETIME_SECONDS},
+            received_at=time.time() - seconds_ago,
+        )
+        await self.refresher.save_tokens(user_id, tokens)
+
+    async def call(self, user_id: str) -> str | None:
+        """Call the API as `user_id`; see `call_api`."""
+        return await call_api(self.api, self.fake.api_url, self.refresher, user_id)
+
+
+@asynccontextmanager
+async def open_stage(fake: FakeProvider) -> AsyncIterator[Stage]:
+    """Serve `fake`, which must know the client of `app_provider`, and make the rest."""
+    with tempfile.TemporaryDirectory(prefix="tokenflight-demo-") as directory:
+        async with (
+            fake.serve() as issuer,
+            api_client() as api,
+            app_provider(issuer) as provider,
+            TokenRefresher(provider, FileTokenStore(directory)) as refresher,
+        ):
+            yield Stage(fake, Path(directory), refresher, api, Meter(fake))
