@@ -13,10 +13,8 @@ def require_kind(name: str, value: object, kind: type | UnionType) -> None:
         raise ConfigurationError(f"{name} must be a {expected}, not a {type(value).__name__}")
 
 
-def checked_seconds(name: str, value: float | None) -> float:
-    """`value`, zero for None, if it is a finite number of seconds and not negative."""
-    if value is None:
-        return 0.0
+def checked_seconds(name: str, value: float) -> float:
+    """`value` if it is a finite number of seconds and not negative; otherwise `ConfigurationError`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.40}")
     return value

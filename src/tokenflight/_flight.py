@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -11,23 +11,39 @@ from tokenflight.errors import TokenflightError
 T = TypeVar("T")
 
 
-@dataclass(eq=False, slots=True)
 class Flight(Generic[T]):
     """Work under way. `overtaken` is set when something happened that its result does not know of."""
 
-    _landing: "asyncio.Future[T | _Failure]" = field(repr=False)
-    overtaken: bool = False
+    __slots__ = ("_outcome", "_waiters", "overtaken")
+
+    def __init__(self) -> None:
+        self.overtaken = False
+        self._outcome: T | _Failure | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
     async def result(self) -> T:
         """Wait for the flight. Cancelling the waiter never cancels the flight.
 
         A failure is raised for each waiter as an exception of its own, so that no traceback grows with their number.
         """
-        # The shield is what keeps a cancelled waiter from taking the future of all other waiters with it.
-        outcome = await asyncio.shield(self._landing)
+        if self._outcome is None:
+            # A future of the waiter's own: cancelled, it takes neither the flight nor another waiter with it.
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        outcome = self._outcome
+        assert outcome is not None, "land sets the outcome before it wakes anybody"  # noqa: S101 - for type checkers
         if isinstance(outcome, _Failure):
             raise own_copy(outcome.error)
         return outcome
+
+    def land(self, outcome: "T | _Failure") -> None:
+        """Give `outcome` to all who wait and all who come later."""
+        self._outcome = outcome
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
 
 class Flights(Generic[T]):
@@ -43,12 +59,12 @@ class Flights(Generic[T]):
 
     def start(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]]) -> Flight[T]:
         """Start the flight of `key`; there must be none under way."""
-        loop = asyncio.get_running_loop()
-        landing: asyncio.Future[T | _Failure] = loop.create_future()
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
-        flight = self._by_key[key] = Flight(landing)
+        flight = self._by_key[key] = Flight[T]()
         try:
-            task = loop.create_task(_sharing_failure(partial(work, flight)), name=f"tokenflight {key}")
+            task = asyncio.get_running_loop().create_task(
+                _sharing_failure(partial(work, flight)), name=f"tokenflight {key}"
+            )
         except BaseException:
             del self._by_key[key]  # an app's own task factory may fail
             raise
@@ -57,7 +73,7 @@ class Flights(Generic[T]):
         def land(task: asyncio.Task[T | _Failure]) -> None:
             self._tasks.discard(task)
             del self._by_key[key]
-            landing.set_result(_cancelled() if task.cancelled() else task.result())
+            flight.land(_cancelled() if task.cancelled() else task.result())
 
         # A callback, not a finally: a task cancelled before its first step never enters its own code.
         task.add_done_callback(land)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tokenflight import _failures
 from tokenflight._checks import checked_seconds, require_kind
@@ -47,6 +47,7 @@ from tokenflight.stores import StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
 _now = time.time
+_NOTHING_MORE: Final = Need()
 
 _flying: ContextVar[tuple[Flight[Any], ...]] = ContextVar("tokenflight_flying", default=())
 """The flights that the running code is part of."""
@@ -124,6 +125,8 @@ class TokenRefresher:
         if rejected is not None:
             require_kind("rejected", rejected, str)
             self._memory.reject(user_id, rejected)
+        if min_validity is None:
+            return await self._obtain(user_id, _NOTHING_MORE)
         return await self._obtain(user_id, Need(min_validity=checked_seconds("min_validity", min_validity)))
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
@@ -203,20 +206,21 @@ class TokenRefresher:
 
     async def _obtain(self, user_id: str, need: Need) -> TokenSet:
         while True:
-            key = self._key(user_id)
+            self._check_use(user_id)
             copy = self._decide.known(user_id)
             if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
                 if need.offered is None and self._decide.is_aging(user_id, copy.tokens):
-                    self._renew_in_background(key, copy)
+                    self._renew_in_background(user_id, copy)
                 return copy.tokens
             flight = self._flights.get(user_id)
             joined = flight is not None
             if flight is None:
+                key = self._records.key(user_id)
                 if (obstacle := self._decide.obstacle(key, copy)) is not None:
                     return self._served_or_raised(user_id, None if copy is None else copy.record, obstacle, need)
                 flight = self._flights.start(user_id, partial(self._fly, key, need))
             elif flight in _flying.get():
-                raise _failures.reentered(key)
+                raise _failures.reentered(self._records.key(user_id))
             landing = await flight.result()
             if flight.overtaken:
                 need = replace(need, renewal=False)  # a login is as good as a renewal
@@ -226,9 +230,10 @@ class TokenRefresher:
                 return landing.record.tokens
             # Otherwise another caller's flight brought less than this one needs: look again.
 
-    def _renew_in_background(self, key: TokenKey, copy: Copy) -> None:
-        if self._flights.get(key.user_id) is None and self._decide.obstacle(key, copy) is None:
-            self._flights.start(key.user_id, partial(self._fly, key, Need(renewal=True)))
+    def _renew_in_background(self, user_id: str, copy: Copy) -> None:
+        key = self._records.key(user_id)
+        if self._flights.get(user_id) is None and self._decide.obstacle(key, copy) is None:
+            self._flights.start(user_id, partial(self._fly, key, Need(renewal=True)))
 
     def _served_or_raised(
         self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
@@ -384,10 +389,12 @@ class TokenRefresher:
 
     # Small parts.
 
-    def _key(self, user_id: str) -> TokenKey:
-        """The key of `user_id`, if the refresher may be used here and now."""
+    def _check_use(self, user_id: str) -> None:
+        """Raise `ConfigurationError` unless the refresher may be used, here and now, for a user of this name."""
         if self._closed:
             raise ConfigurationError("this TokenRefresher is closed", code="closed")
+        if not isinstance(user_id, str) or not user_id:
+            raise ConfigurationError(f"user_id must be a non-empty string, not a {type(user_id).__name__}")
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -396,4 +403,7 @@ class TokenRefresher:
                 "this TokenRefresher is bound to another event loop, the one it was first used on; make one for each",
                 code="wrong_event_loop",
             )
+
+    def _key(self, user_id: str) -> TokenKey:
+        self._check_use(user_id)
         return self._records.key(user_id)
