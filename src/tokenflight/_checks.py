@@ -18,3 +18,9 @@ def checked_seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.40}")
     return value
+
+
+def require_text(name: str, value: object) -> None:
+    """Raise `ConfigurationError`, which names the argument, unless `value` is a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__}")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tokenflight._memory import Copy
 from tokenflight.errors import TokenflightError
@@ -24,6 +24,10 @@ class Need:
     min_validity: float = 0.0
     renewal: bool = False
     offered: TokenSet | None = None
+
+
+NOTHING_MORE: Final = Need()
+"""What most callers need: a token set that is not due."""
 
 
 @dataclass(frozen=True, slots=True)

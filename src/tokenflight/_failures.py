@@ -17,6 +17,19 @@ FLIGHT_DEADLINE_SECONDS: Final = 120.0
 """From the moment a flight asks for the lease until it has the provider's answer."""
 
 
+def closed() -> ConfigurationError:
+    """A refresher is used after its `aclose`."""
+    return ConfigurationError("this TokenRefresher is closed", code="closed")
+
+
+def wrong_event_loop() -> ConfigurationError:
+    """A refresher is used on two event loops."""
+    return ConfigurationError(
+        "this TokenRefresher is bound to another event loop, the one it was first used on; make one for each",
+        code="wrong_event_loop",
+    )
+
+
 def reentered(key: TokenKey) -> ConfigurationError:
     """A flight waits for itself."""
     return ConfigurationError(

@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from tokenflight import _failures
-from tokenflight._checks import checked_seconds, require_kind
+from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight._cooldown import CoolDowns
-from tokenflight._course import Course, Landing, Need
+from tokenflight._course import NOTHING_MORE, Course, Landing, Need
 from tokenflight._decisions import Decisions
 from tokenflight._flight import Flight, Flights, own_copy
 from tokenflight._memory import Copy, Memory
@@ -47,7 +47,6 @@ from tokenflight.stores import StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
 _now = time.time
-_NOTHING_MORE: Final = Need()
 
 _flying: ContextVar[tuple[Flight[Any], ...]] = ContextVar("tokenflight_flying", default=())
 """The flights that the running code is part of."""
@@ -125,9 +124,9 @@ class TokenRefresher:
         if rejected is not None:
             require_kind("rejected", rejected, str)
             self._memory.reject(user_id, rejected)
-        if min_validity is None:
-            return await self._obtain(user_id, _NOTHING_MORE)
-        return await self._obtain(user_id, Need(min_validity=checked_seconds("min_validity", min_validity)))
+        if min_validity is not None:
+            return await self._obtain(user_id, Need(min_validity=checked_seconds("min_validity", min_validity)))
+        return await self._obtain(user_id, NOTHING_MORE)
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
@@ -212,12 +211,11 @@ class TokenRefresher:
                 if need.offered is None and self._decide.is_aging(user_id, copy.tokens):
                     self._renew_in_background(user_id, copy)
                 return copy.tokens
-            flight = self._flights.get(user_id)
-            joined = flight is not None
+            joined = (flight := self._flights.get(user_id)) is not None
             if flight is None:
                 key = self._records.key(user_id)
                 if (obstacle := self._decide.obstacle(key, copy)) is not None:
-                    return self._served_or_raised(user_id, None if copy is None else copy.record, obstacle, need)
+                    return self._serve_or_raise(user_id, None if copy is None else copy.record, obstacle, need)
                 flight = self._flights.start(user_id, partial(self._fly, key, need))
             elif flight in _flying.get():
                 raise _failures.reentered(self._records.key(user_id))
@@ -225,7 +223,7 @@ class TokenRefresher:
             if flight.overtaken:
                 need = replace(need, renewal=False)  # a login is as good as a renewal
             elif landing.error is not None:
-                return self._served_or_raised(user_id, landing.record, landing.error, need)
+                return self._serve_or_raise(user_id, landing.record, landing.error, need)
             elif landing.record is not None and (not joined or self._decide.brought(user_id, landing, need)):
                 return landing.record.tokens
             # Otherwise another caller's flight brought less than this one needs: look again.
@@ -235,7 +233,7 @@ class TokenRefresher:
         if self._flights.get(user_id) is None and self._decide.obstacle(key, copy) is None:
             self._flights.start(user_id, partial(self._fly, key, Need(renewal=True)))
 
-    def _served_or_raised(
+    def _serve_or_raise(
         self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
     ) -> TokenSet:
         """A failed renewal is no outage for this caller while the old token is really valid."""
@@ -392,17 +390,13 @@ class TokenRefresher:
     def _check_use(self, user_id: str) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now, for a user of this name."""
         if self._closed:
-            raise ConfigurationError("this TokenRefresher is closed", code="closed")
-        if not isinstance(user_id, str) or not user_id:
-            raise ConfigurationError(f"user_id must be a non-empty string, not a {type(user_id).__name__}")
+            raise _failures.closed()
+        require_text("user_id", user_id)
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            raise ConfigurationError(
-                "this TokenRefresher is bound to another event loop, the one it was first used on; make one for each",
-                code="wrong_event_loop",
-            )
+            raise _failures.wrong_event_loop()
 
     def _key(self, user_id: str) -> TokenKey:
         self._check_use(user_id)

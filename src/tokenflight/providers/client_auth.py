@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote_plus
 
+from tokenflight._checks import require_text
 from tokenflight.errors import ConfigurationError
 
 
@@ -33,8 +34,8 @@ class ClientSecretBasic:
     client_secret: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
-        _require_text("client_secret", self.client_secret)
+        _require_encodable("client_id", self.client_id)
+        _require_encodable("client_secret", self.client_secret)
 
     def headers(self) -> dict[str, str]:
         """The ``Authorization`` header."""
@@ -54,8 +55,8 @@ class ClientSecretPost:
     client_secret: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
-        _require_text("client_secret", self.client_secret)
+        _require_encodable("client_id", self.client_id)
+        _require_encodable("client_secret", self.client_secret)
 
     def headers(self) -> dict[str, str]:
         """Nothing: the form says it all."""
@@ -73,7 +74,7 @@ class PublicClient:
     client_id: str
 
     def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
+        _require_encodable("client_id", self.client_id)
 
     def headers(self) -> dict[str, str]:
         """Nothing."""
@@ -84,9 +85,8 @@ class PublicClient:
         return {"client_id": self.client_id}
 
 
-def _require_text(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__}")
+def _require_encodable(name: str, value: str) -> None:
+    require_text(name, value)
     try:
         value.encode()
     except UnicodeEncodeError:

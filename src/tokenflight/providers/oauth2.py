@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tokenflight._checks import require_kind, require_text
 from tokenflight.errors import ConfigurationError, ReauthenticationRequired
 from tokenflight.providers.client_auth import ClientAuthentication
 from tokenflight.providers.http import ProviderClient
@@ -72,8 +73,7 @@ class RefreshTokenGrant:
         http_client: httpx.AsyncClient | None,
         timeout: float,
     ) -> None:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError("name must be a non-empty string")
+        require_text("name", name)
         for method in ("headers", "parameters"):
             if isinstance(client, type) or not callable(getattr(client, method, None)):
                 raise ConfigurationError(
@@ -81,10 +81,9 @@ class RefreshTokenGrant:
                 )
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_SECONDS:
             raise ConfigurationError(f"timeout must be more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f} seconds")
-        if scope is not None and (not isinstance(scope, str) or not scope):
-            raise ConfigurationError(f"scope must be a non-empty string or None, not a {type(scope).__name__}")
-        if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
-            raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
+        if scope is not None:
+            require_text("scope", scope)
+        require_kind("http_client", http_client, httpx.AsyncClient | None)
         self.name: str = name
         self.http: ProviderClient = ProviderClient(name, http_client, timeout=timeout)
         self._client = client
