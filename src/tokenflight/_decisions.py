@@ -69,6 +69,12 @@ class Decisions:
             return self.covers_offer(user_id, tokens, need)
         return not self.is_due(user_id, tokens, need)
 
+    def better_offer(self, course: Course, record: StoredTokens | None) -> TokenSet | None:
+        """The token set that the caller offers, if `record` is not the same or a later one."""
+        if record is not None and self.covers_offer(course.key.user_id, record.tokens, course.need):
+            return None
+        return course.need.offered
+
     def fits(self, course: Course, record: StoredTokens) -> bool:
         """Whether `record`, just read, makes a renewal unnecessary."""
         tokens, need = record.tokens, course.need

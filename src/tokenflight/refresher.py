@@ -316,10 +316,7 @@ class TokenRefresher:
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
         record = await self._records.load(course.key)
-        offered = course.need.offered
-        if offered is not None and (
-            record is None or not self._decide.covers_offer(course.key.user_id, record.tokens, course.need)
-        ):
+        if (offered := self._decide.better_offer(course, record)) is not None:
             record = await self._records.save(course.key, offered)
             course.set_out_from = record.version
         return course.found(record)
