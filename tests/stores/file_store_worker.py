@@ -1,0 +1,103 @@
+"""A process of its own that uses a file store: what it is to do and the directory are its arguments.
+
+It says on standard output what it has done, a line each.
+"""
+
+import asyncio
+import os
+import resource
+import sys
+from collections.abc import Awaitable, Callable
+
+from tokenflight import FileTokenStore, StoreError, TokenKey, TokenSet
+
+KEY = TokenKey("idp", "alice")
+
+
+def tokens(number: int) -> TokenSet:
+    return TokenSet(f"access-{number}", refresh_token=f"refresh-{number}", extra={"filling": str(number) * 20_000})
+
+
+async def hold(store: FileTokenStore) -> None:
+    """Hold the lease until standard input ends."""
+    async with store.lease(KEY, timeout=10):
+        print("held", flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.read)
+    print("released", flush=True)  # noqa: T201
+
+
+async def save_for_ever(store: FileTokenStore) -> None:
+    """Save records with rising numbers; say which ones are stored."""
+    number = 0
+    while True:
+        number += 1
+        await store.save(KEY, tokens(number))
+        print(number, flush=True)  # noqa: T201
+
+
+async def count_up(store: FileTokenStore) -> None:
+    """Raise the number in the record by ten, one by one, under the lease."""
+    for _ in range(10):
+        async with store.lease(KEY, timeout=30):
+            record = await store.load(KEY)
+            assert record is not None
+            number = int(record.tokens.access_token.removeprefix("access-"))
+            await store.replace(KEY, TokenSet(f"access-{number + 1}"), expected=record.version)
+
+
+async def write_with_limit(store: FileTokenStore) -> None:
+    """Write more than the system lets this process write to a file, as when the disk is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+    record = await store.load(KEY)
+    assert record is not None
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.save(KEY, tokens(2)),
+        lambda: store.replace(KEY, tokens(2), expected=record.version),
+    ]
+    for write in writes:
+        try:
+            await write()
+        except StoreError as error:
+            print(type(error).__name__, error.code, flush=True)  # noqa: T201
+    assert await store.load(KEY) == record
+
+
+def fork(directory: str) -> None:
+    """Use a store, fork, and use it in both processes; a lease ends although the child has its file open too."""
+    store = FileTokenStore(directory)
+    asyncio.run(store.save(KEY, tokens(1)))
+    lease = store.lease(KEY, timeout=0)
+    asyncio.run(lease.__aenter__())
+    from_parent, to_child = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(to_child)
+        os.read(from_parent, 1)
+        asyncio.run(store.save(KEY, tokens(2)))
+        asyncio.run(hold_for_a_moment(store))
+        os._exit(0)
+    asyncio.run(lease.__aexit__(None, None, None))
+    asyncio.run(hold_for_a_moment(FileTokenStore(directory)))
+    os.write(to_child, b"!")
+    _, status = os.waitpid(child, 0)
+    record = asyncio.run(store.load(KEY))
+    print(os.waitstatus_to_exitcode(status), record is not None and record.tokens == tokens(2))  # noqa: T201
+
+
+async def hold_for_a_moment(store: FileTokenStore) -> None:
+    async with store.lease(KEY, timeout=5):
+        pass
+
+
+async def run(what: Callable[[FileTokenStore], Awaitable[None]], directory: str) -> None:
+    store = FileTokenStore(directory)
+    await what(store)
+    await store.aclose()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == fork.__name__:
+        fork(sys.argv[2])
+    else:
+        tasks = {task.__name__: task for task in (hold, save_for_ever, count_up, write_with_limit)}
+        asyncio.run(run(tasks[sys.argv[1]], sys.argv[2]))

@@ -1,0 +1,217 @@
+"""A record as bytes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from strategies import json_values, token_sets
+from tokenflight import StoreCorrupted, StoredTokens, TokenKey, TokenSet, Version
+from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version
+
+KEY = TokenKey("idp", "alice")
+CANARY = "canary-7f3a"
+RECORD: dict[str, Any] = {
+    "format_version": 1,
+    "provider": "idp",
+    "user_id": "alice",
+    "version": "v1",
+    "issuer": "https://idp.example",
+    "refused": False,
+    "tokens": {"format_version": 1, "access_token": f"access-{CANARY}", "refresh_token": f"refresh-{CANARY}"},
+}
+
+names = st.text(min_size=1)
+records = st.builds(
+    StoredTokens, token_sets, st.builds(new_version), issuer=st.none() | st.text(), refused=st.booleans()
+)
+
+
+def read(data: bytes, key: TokenKey = KEY) -> StoredTokens | StoreCorrupted:
+    """What `data` holds; any other error than the one promised goes through."""
+    try:
+        return decode_record(key, data)
+    except StoreCorrupted as error:
+        return error
+
+
+@settings(deadline=None)
+@given(st.builds(TokenKey, names, names), records)
+def test_p2_a_record_reads_back_as_it_was_written_in_one_piece(key: TokenKey, record: StoredTokens) -> None:
+    data = encode_record(key, record)
+    assert decode_record(key, data) == record
+    assert decode_key(data) == key
+    assert isinstance(json.loads(data), dict)
+
+
+def test_a_record_shows_its_readers_all_it_says() -> None:
+    record = StoredTokens(TokenSet("access", refresh_token="refresh"), Version("v1"), "https://idp.example")
+    written = json.loads(encode_record(KEY, record))
+    assert written.pop("tokens") == record.tokens.to_dict()
+    assert written == {name: value for name, value in RECORD.items() if name != "tokens"}
+
+
+def test_no_two_versions_are_alike() -> None:
+    assert len({new_version() for _ in range(1000)}) == 1000
+
+
+@settings(deadline=None)
+@given(st.binary())
+@example(b"")
+@example(b"\xff\xfe")
+@example(b"\xef\xbb\xbf{}")
+@example(b"[" * 100_000)
+@example(b'{"tokens":' * 20_000)
+@example(b"9" * 5_000)
+@example(b'{"access_token": "x", "expires_at": ' + b"9" * 5_000 + b"}")
+@example(b" " * (MAX_RECORD_BYTES + 1))
+def test_p4_any_bytes_read_as_a_record_or_as_corrupted(data: bytes) -> None:
+    read(data)
+    decode_key(data)
+
+
+@settings(deadline=None)
+@given(json_values)
+@example({"access_token": "x", "issued_at": 1e308, "expires_in": 1e308})
+@example({"access_token": "x", "issued_at": 10**308, "expires_in": 10**308})
+@example({"access_token": "x", "expires_at": 10**400})
+@example({"access_token": "x", "expires_at": "9999-12-31T23:59:59-23:59"})
+@example({"access_token": ["x"]})
+def test_p4_any_json_reads_as_a_record_or_as_corrupted(value: object) -> None:
+    read(json.dumps(value).encode())
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted({*RECORD, *TokenSet("x").to_dict()})), json_values)
+@example("provider", None)
+@example("tokens", [])
+def test_p4_a_record_with_any_one_member_changed_reads_as_a_record_or_as_corrupted(name: str, value: object) -> None:
+    read(json.dumps(RECORD | {name: value}).encode())
+    read(json.dumps(RECORD | {"tokens": RECORD["tokens"] | {name: value}}).encode())
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(json.dumps(RECORD)) - 1))
+def test_p4_a_record_cut_off_anywhere_is_corrupted(length: int) -> None:
+    assert isinstance(read(json.dumps(RECORD).encode()[:length]), StoreCorrupted)
+
+
+@pytest.mark.parametrize("levels", [100, 300, 480, 900, 5_000, 100_000])
+def test_p4_a_record_nested_to_any_depth_reads_as_a_record_or_as_corrupted(levels: int) -> None:
+    nested = b'{"a":' * levels + b"1" + b"}" * levels
+    read(b'{"access_token": "x", "extra": ' + nested + b"}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": None},
+        {"version": 1},
+        {"issuer": 1},
+        {"refused": None},
+        {"refused": "no"},
+        {"provider": "other"},
+        {"provider": None},
+        {"user_id": "mallory"},
+        {"user_id": ["alice"]},
+        {"tokens": {}},
+        {"tokens": {"format_version": 1, "refresh_token": CANARY}},
+        {"tokens": None},
+        {"tokens": {"access_token": 1}},
+    ],
+    ids=repr,
+)
+def test_p4_a_record_with_a_wrong_member_is_corrupted_and_the_error_shows_no_secret(changes: dict[str, Any]) -> None:
+    error = read(json.dumps(RECORD | changes).encode())
+    assert isinstance(error, StoreCorrupted)
+    assert error.code == "store_corrupted"
+    assert CANARY not in f"{error!r} {error.__cause__!r} {error.__context__!r}"
+    assert str(error).startswith("the record of user 'alice' at idp can't be understood: ")
+
+
+@pytest.mark.parametrize("damage", [b"", b"}", b'"', b"\xff", b"{"])
+def test_l1_no_error_holds_what_the_damaged_record_held(damage: bytes) -> None:
+    error = read(json.dumps(RECORD).encode()[:-1] + damage)
+    if isinstance(error, StoredTokens):
+        assert damage == b"}"
+        return
+    while error is not None:
+        assert CANARY not in f"{error!r} {vars(error)}"
+        assert not isinstance(error, ValueError)
+        error = error.__context__  # type: ignore[assignment]
+
+
+def test_p6_a_record_of_another_user_is_refused_even_under_this_users_name() -> None:
+    data = encode_record(TokenKey("idp", "mallory"), StoredTokens(TokenSet("access"), new_version()))
+    error = read(data)
+    assert isinstance(error, StoreCorrupted)
+    assert "belongs to another user or provider" in str(error)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        RECORD | {"format_version": 2},
+        RECORD | {"tokens": RECORD["tokens"] | {"format_version": 2}},
+        {"format_version": 2, "sealed": "AAAA"},
+        {"format_version": 2, "key": {"provider": "idp", "user": "alice"}, "tokens": {"access": CANARY}},
+        {"format_version": 2, "provider": "idp", "user_id": "alice", "tokens": "AAAA"},
+        {"format_version": 2, "access_token": CANARY},
+    ],
+    ids=["record", "tokens", "sealed", "other members", "sealed tokens", "token set"],
+)
+def test_a_record_of_a_later_format_says_to_upgrade(later: dict[str, Any]) -> None:
+    error = read(json.dumps(later).encode())
+    assert isinstance(error, StoreCorrupted)
+    assert error.code == "unsupported_format"
+    assert "upgrade" in str(error)
+    assert CANARY not in str(error)
+
+
+OLDER_SHAPES: dict[str, tuple[dict[str, Any], TokenSet]] = {
+    "a number": (
+        {"access_token": "a", "refresh_token": "r", "expires_at": 1_800_000_000},
+        TokenSet("a", expires_at=1_800_000_000, refresh_token="r"),
+    ),
+    "a numeric string": (
+        {"access_token": "a", "refresh_token": "r", "expires_at": "1800000000.5"},
+        TokenSet("a", expires_at=1_800_000_000.5, refresh_token="r"),
+    ),
+    "ISO 8601": (
+        {"access_token": "a", "expires_at": "2027-01-15T08:00:00Z"},
+        TokenSet("a", expires_at=1_800_000_000.0),
+    ),
+    "expires_in and obtained_at": (
+        {"access_token": "a", "expires_in": 3600, "obtained_at": 1_799_996_400},
+        TokenSet("a", expires_at=1_800_000_000, issued_at=1_799_996_400),
+    ),
+    "expires_in alone": ({"access_token": "a", "expires_in": 3600}, TokenSet("a", expires_at=0.0)),
+    "camelCase": (
+        {"accessToken": "a", "refreshToken": "r", "expiresAt": 1_800_000_000, "idToken": "i", "tokenType": "DPoP"},
+        TokenSet("a", "DPoP", 1_800_000_000, "r", id_token="i"),
+    ),
+    "token_expires_at": (
+        {"access_token": "a", "token_expires_at": 1_800_000_000},
+        TokenSet("a", expires_at=1_800_000_000),
+    ),
+    "Google's": (
+        {"token": "a", "refresh_token": "r", "expiry": "2027-01-15T08:00:00"},
+        TokenSet("a", expires_at=1_800_000_000.0, refresh_token="r"),
+    ),
+    "no expiry": ({"access_token": "a"}, TokenSet("a")),
+    "a malformed expiry": ({"access_token": "a", "expires_at": "soon"}, TokenSet("a")),
+}
+
+
+@pytest.mark.parametrize("shape", OLDER_SHAPES)
+def test_system_d_an_older_token_format_still_loads(shape: str) -> None:
+    older, expected = OLDER_SHAPES[shape]
+    data = json.dumps(older).encode()
+    record = decode_record(KEY, data)
+    assert record.tokens == expected
+    assert (record.issuer, record.refused) == (None, False)
+    assert record == decode_record(KEY, data)
+    assert record.version != decode_record(KEY, data + b" ").version
+    assert decode_key(data) is None

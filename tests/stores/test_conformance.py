@@ -1,0 +1,195 @@
+"""The shipped suite over the shipped stores, and over stores that break one line of the contract each."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tokenflight import FileTokenStore, MemoryTokenStore, StoreConflict, StoredTokens, TokenKey, TokenSet, TokenStore
+from tokenflight.stores import Version
+from tokenflight.testing.conformance import StoreConformance
+
+
+class TestMemoryTokenStore(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def empty_store(self) -> None:
+        self.store = MemoryTokenStore()
+
+    @asynccontextmanager
+    async def open_store(self) -> AsyncIterator[TokenStore]:
+        yield self.store
+        await self.store.aclose()
+
+
+class TestFileTokenStore(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def empty_directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path / "tokens"
+
+    @asynccontextmanager
+    async def open_store(self) -> AsyncIterator[TokenStore]:
+        store = FileTokenStore(self.directory)
+        yield store
+        await store.aclose()
+
+
+class Counting(MemoryTokenStore):
+    """Numbers its versions, and starts again after a delete."""
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        current = await self.load(key)
+        version = Version("1" if current is None else str(int(current.version) + 1))
+        self._records[key] = StoredTokens(tokens, version, issuer)
+        return version
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        current = await self.load(key)
+        if current is None or current.version != expected:
+            raise StoreConflict("changed or gone")
+        return await self.save(key, tokens, issuer=issuer)
+
+
+class Creating(MemoryTokenStore):
+    """Lets a renewal undo a logout."""
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        if await self.load(key) is None:
+            return await self.save(key, tokens, issuer=issuer)
+        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+
+class CheckingTooEarly(MemoryTokenStore):
+    """Compares versions, then writes later."""
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        current = await self.load(key)
+        await asyncio.sleep(0)
+        if current is None or current.version != expected:
+            raise StoreConflict("changed or gone")
+        return await super().replace(key, tokens, expected=self._records[key].version, issuer=issuer, refused=refused)
+
+
+class ForgettingTheIssuer(MemoryTokenStore):
+    """Stores the token set alone."""
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        return await super().save(key, tokens)
+
+
+class Tearing(MemoryTokenStore):
+    """Truncates, then writes."""
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        await self.delete(key)
+        await asyncio.sleep(0)
+        return await super().save(key, tokens, issuer=issuer)
+
+
+class Trailing(MemoryTokenStore):
+    """Goes on writing after the caller was told that it was cancelled."""
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        write = asyncio.ensure_future(self._save_later(key, tokens, issuer))
+        return await asyncio.shield(write)
+
+    async def _save_later(self, key: TokenKey, tokens: TokenSet, issuer: str | None) -> Version:
+        await asyncio.sleep(0.0001 if issuer is None else 0.0005)
+        return await super().save(key, tokens, issuer=issuer)
+
+
+class IgnoringCase(MemoryTokenStore):
+    """Names its records as a case-insensitive file system does."""
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        return await super().load(TokenKey(key.provider.lower(), key.user_id.lower()))
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        return await super().save(TokenKey(key.provider.lower(), key.user_id.lower()), tokens, issuer=issuer)
+
+
+class MatchingPrefixes(MemoryTokenStore):
+    """Lists the keys of all providers whose names begin alike."""
+
+    async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+        async for key in super().keys():
+            if key.provider.startswith(provider or ""):
+                yield key
+
+
+class LeasingNothing(MemoryTokenStore):
+    """Gives the lease to all who ask."""
+
+    @asynccontextmanager
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+        await asyncio.sleep(0)
+        yield
+
+
+class LeasingForEver(MemoryTokenStore):
+    """Releases only after a body that ended well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._leases: list[object] = []  # or the garbage collector would release them
+
+    @asynccontextmanager
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+        lease = super()._lease(key, timeout)
+        self._leases.append(lease)
+        await lease.__aenter__()
+        yield
+        await lease.__aexit__(None, None, None)
+
+
+class LeasingTheWholeStore(MemoryTokenStore):
+    """Has one lease for all."""
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+        return super().lease(TokenKey("all", "all"), timeout=timeout)
+
+
+BROKEN_STORES = {
+    Counting: "test_no_two_writes_share_a_version",
+    Creating: "test_a_replacement_never_creates_a_record",
+    CheckingTooEarly: "test_one_of_many_concurrent_replacements_wins",
+    ForgettingTheIssuer: "test_a_save_stores_the_issuer_or_none_and_is_not_refused",
+    Tearing: "test_a_cancelled_save_has_happened_whole_or_not_at_all",
+    Trailing: "test_a_cancelled_save_has_happened_whole_or_not_at_all",
+    IgnoringCase: "test_user_ids_of_any_content_never_collide",
+    MatchingPrefixes: "test_keys_are_those_of_all_records_or_of_one_provider",
+    LeasingNothing: "test_a_lease_is_exclusive_within_a_store_and_among_stores",
+    LeasingForEver: "test_a_lease_ends_when_its_holder_is_cancelled",
+    LeasingTheWholeStore: "test_leases_of_different_users_and_providers_are_independent",
+}
+
+
+@pytest.mark.parametrize(("broken", "test"), BROKEN_STORES.items(), ids=lambda value: getattr(value, "__name__", ""))
+async def test_the_suite_finds_a_store_that_breaks_the_contract(broken: type[MemoryTokenStore], test: str) -> None:
+    store = broken()
+
+    class Suite(StoreConformance):
+        moment = 0.02
+
+        @asynccontextmanager
+        async def open_store(self) -> AsyncIterator[TokenStore]:
+            yield store
+
+    with pytest.raises(AssertionError):
+        await getattr(Suite(), test)()
+
+
+def test_the_suite_tests_every_method_of_a_store() -> None:
+    tests = [inspect.getsource(test) for name, test in inspect.getmembers(StoreConformance) if name.startswith("test_")]
+    assert len(tests) > 30
+    for method in TokenStore.__abstractmethods__ - {"keys"}:
+        assert any(f".{method}(" in test for test in tests), method
+    assert any("keys_of(" in test for test in tests)
