@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from io import BytesIO
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -244,7 +245,7 @@ def test_a5_no_challenge_makes_the_reading_of_it_fail(challenge: str) -> None:
 @given(st.text(), st.text(), st.integers(0, 65535) | st.none())
 def test_a3_no_url_makes_the_rules_fail_outside_the_error_tree(scheme: str, host: str, port: int | None) -> None:
     try:
-        BearerRules(["https://api.example"]).require_allowed(scheme, host, port)
+        BearerRules(["https://api.example"]).require_allowed(SimpleNamespace(scheme=scheme, host=host, port=port))
     except TokenflightError:
         return
     assert (scheme, host) == ("https", "api.example")

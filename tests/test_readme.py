@@ -41,7 +41,7 @@ def run(defines: str, *, issuer: str | None = None, directory: Path | None = Non
     if directory is not None:
         snippet = snippet.replace("~/.local/state/myapp/tokens", str(directory))
     names: dict[str, Any] = {}
-    exec(compile(snippet, "README.md", "exec"), names)
+    exec(compile(snippet, "<README.md>", "exec"), names)
     return names
 
 

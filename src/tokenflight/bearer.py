@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from tokenflight.errors import ConfigurationError
@@ -20,14 +20,37 @@ _CHALLENGE_PART: Final = re.compile(
 )
 
 
+class URL(Protocol):
+    """What decides where a request goes, in the form that HTTP libraries have it."""
+
+    @property
+    def scheme(self) -> str:
+        """Such as ``https``."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """A name or an address, without brackets."""
+        ...
+
+    @property
+    def port(self) -> int | None:
+        """None where it is the scheme's default."""
+        ...
+
+
 class BearerRules:
     """Where a bearer token may go: to `origins` if given (such as ``https://api.example``), and never in clear text."""
 
     def __init__(self, origins: Iterable[str] | None) -> None:
         self._origins = None if origins is None else frozenset(_parsed_origin(origin) for origin in origins)
 
-    def require_allowed(self, scheme: str, host: str, port: int | None) -> None:
-        """Raise `ConfigurationError` unless the token may be sent there; `port` is None where it is the default."""
+    def require_allowed(self, url: URL) -> None:
+        """Raise `ConfigurationError` unless the token may be sent to `url`."""
+        scheme = url.scheme
+        if scheme == "https" and self._origins is None:
+            return
+        host, port = url.host, url.port
         if scheme != "https" and not (scheme == "http" and is_loopback(host)):
             raise ConfigurationError(
                 f"no bearer token is sent to {scheme}://{host}: plain http is for loopback addresses only",
@@ -48,7 +71,7 @@ def authorization(tokens: TokenSet) -> str:
             f"the access token is of type {tokens.token_type}, which can't be sent as a bearer token",
             code="unsupported_token_type",
         )
-    return f"Bearer {tokens.access_token}"
+    return "Bearer " + tokens.access_token  # formatting a subclass of str takes several times as long
 
 
 def is_about_the_token(challenges: str) -> bool:

@@ -33,8 +33,7 @@ class BearerAuth(httpx.Auth):
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Send `request` with a token; see `httpx.Auth.async_auth_flow`."""
-        url = request.url
-        self._rules.require_allowed(url.scheme, url.host, url.port)
+        self._rules.require_allowed(request.url)
         tokens = await self._refresher.get_valid_token(self._user_id)
         request.headers["Authorization"] = authorization(tokens)
         # Nothing is held here, neither a lock nor a lease: the API may take its time.

@@ -47,7 +47,7 @@ async def test_the_example_in_the_class_docstring_runs() -> None:
     _, _, example = inspect.cleandoc(FakeProvider.__doc__ or "").partition("::\n")
     example = textwrap.dedent(example.partition("\n\nIt is a plain ASGI 3 app")[0])
     names: dict[str, Any] = {**vars(tokenflight), **vars(tokenflight.testing), "asyncio": asyncio}
-    exec(compile(ast.parse(example), "docstring", "exec"), names)
+    exec(compile(ast.parse(example), "<docstring>", "exec"), names)
     await names["test_a_user_is_renewed_once"]()
 
 

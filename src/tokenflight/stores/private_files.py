@@ -64,7 +64,7 @@ def read_file(path: Path, *, max_bytes: int) -> bytes | None:
         if _POSIX and status.st_mode & 0o077:
             raise _insecure(path, status, "read", "go-rwx")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(max_bytes)
+            return file.read(min(max_bytes, status.st_size + 1))  # a read allocates what it is asked for
     finally:
         os.close(descriptor)
 
