@@ -11,6 +11,7 @@ from support import NOW, login
 from tokenflight import (
     ClientSecretBasic,
     InvalidProviderResponse,
+    LeaseTimeout,
     OIDCProvider,
     ProviderMisconfigured,
     ProviderUnavailable,
@@ -24,6 +25,7 @@ from tokenflight import (
     TokenRefresher,
     TokenSet,
     TokenStore,
+    _records,
 )
 from tokenflight.testing import (
     Delay,
@@ -240,6 +242,48 @@ class TestSharedStore:
             assert "https://old.example" in str(caught.value)
             await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
             assert (await refresher.get_valid_token("alice")).access_token
+        assert fake.requests() == 1
+
+    async def test_x5_a_wait_for_the_lease_that_is_too_long_ends_with_what_a_sibling_stored_meanwhile(
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_records, "LEASE_TIMEOUT_SECONDS", 0.05)
+        key = TokenKey(provider.name, "alice")
+        async with TokenRefresher(provider, store) as refresher:
+            await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+            async with store.lease(key, timeout=1):
+                caller = asyncio.create_task(refresher.get_valid_token("alice"))
+                await asyncio.sleep(0)
+                stored_by_sibling = login(fake, "alice")
+                await store.save(key, stored_by_sibling)
+                assert await caller == stored_by_sibling
+        assert fake.requests() == 0
+
+    async def test_x5_a_wait_for_the_lease_that_brings_nothing_is_a_transient_error(
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_records, "LEASE_TIMEOUT_SECONDS", 0.05)
+        async with TokenRefresher(provider, store) as refresher:
+            await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+            async with store.lease(TokenKey(provider.name, "alice"), timeout=1):
+                with pytest.raises(LeaseTimeout):
+                    await refresher.get_valid_token("alice")
+            assert (await refresher.get_valid_token("alice")).access_token
+        assert fake.requests() == 1
+
+    async def test_t3_a_refusal_that_a_sibling_met_while_this_one_waited_is_not_asked_for_again(
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+    ) -> None:
+        async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+            await here.save_tokens("alice", login(fake, "alice", life_left=-1))
+            fake.revoke("alice")
+            with fake.hold() as gate:
+                callers = [asyncio.create_task(here.get_valid_token("alice"))]
+                await gate.reached()
+                callers.append(asyncio.create_task(there.get_valid_token("alice")))
+                await asyncio.sleep(0.01)
+            errors = await asyncio.gather(*callers, return_exceptions=True)
+        assert [type(error) for error in errors] == [ReauthenticationRequired] * 2
         assert fake.requests() == 1
 
     async def test_x6_the_loser_of_a_race_adopts_what_the_winner_stored(

@@ -66,9 +66,6 @@ class Unsaved:
         self._kept: dict[str, _Kept] = {}
         self._closing = asyncio.Event()
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def get(self, user_id: str) -> StoredTokens | None:
         """The record of `user_id` as it would be if it could be stored."""
         kept = self._kept.get(user_id)
