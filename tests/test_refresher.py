@@ -401,7 +401,7 @@ class TestTrouble:
             with pytest.raises(ProviderMisconfigured) as caught:
                 await refresher.get_valid_token("alice")
             assert caught.value.code == caught.value.error == "invalid_client"
-            with pytest.raises(ProviderUnavailable, match="a moment ago"):
+            with pytest.raises(ProviderUnavailable, match="paused after a failure"):
                 await refresher.get_valid_token("alice")
         assert fake.requests() == 1
 

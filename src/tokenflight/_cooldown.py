@@ -56,7 +56,8 @@ class CoolDowns:
 
     def hold_provider(self, now: float, seconds: float) -> None:
         """Make everybody wait for `seconds`, as the provider asked."""
-        self._provider = _Pause(1, now, now + seconds)
+        if seconds > self._provider.remaining(now):
+            self._provider = _Pause(1, now, now + seconds)
 
     def clear(self, user_id: str) -> None:
         """Forget the failures of `user_id`."""

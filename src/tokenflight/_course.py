@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from tokenflight._flight import Flight
 from tokenflight._memory import Copy
 from tokenflight.errors import TokenflightError
 from tokenflight.events import TokenEvent
@@ -47,16 +48,17 @@ class Landing:
 class Course:
     """What a flight knows on its way.
 
-    `copy` is what memory held at the start; `record` what the store holds, as far as the flight knows, and `is_read`
-    whether it knows better than `copy`. `set_out_from` is the version that is to be renewed: any other one was written
-    meanwhile by somebody else. `spent` is the refresh token that the flight used up.
+    `copy` is what memory held at the start; `record` what the store holds as far as the flight knows, and `read_at`
+    since when, in POSIX seconds, if it knows better than `copy`. `set_out_from` is the version that is to be renewed: any
+    other one was written meanwhile by somebody else. `spent` is the refresh token that the flight used up.
     """
 
     key: TokenKey
     need: Need
     copy: Copy | None
+    flight: Flight[Landing]
     record: StoredTokens | None = field(init=False)
-    is_read: bool = False
+    read_at: float | None = None
     set_out_from: Version | None = None
     spent: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -75,7 +77,7 @@ class Course:
 
     def found(self, record: StoredTokens | None) -> StoredTokens | None:
         """Note, and return, what the store has been found to hold, or has just been given to hold."""
-        self.record, self.is_read = record, True
+        self.record, self.read_at = record, time.time()
         return record
 
     def has_changed(self, record: StoredTokens) -> bool:

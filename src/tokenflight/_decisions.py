@@ -60,10 +60,12 @@ class Decisions:
         refused = copy is not None and copy.record.refused
         return _failures.refused_before(key) if refused else _failures.cooling_down(key, seconds)
 
-    def brought(self, user_id: str, landing: Landing, need: Need) -> bool:
-        """Whether a flight that another caller started brought what this one needs."""
+    def meets(self, user_id: str, landing: Landing, need: Need) -> bool:
+        """Whether the landing of a flight that another caller started answers this one's `need` too."""
         if landing.record is None:
-            return False
+            return need.offered is None  # then its failure is shared
+        if landing.error is not None:
+            return self.covers_offer(user_id, landing.record.tokens, need)
         tokens = landing.record.tokens
         if landing.renewed and not self._memory.is_rejected(user_id, tokens):
             return self.covers_offer(user_id, tokens, need)

@@ -42,8 +42,8 @@ def reentered(key: TokenKey) -> ConfigurationError:
 def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:
     """A renewal failed a moment ago."""
     return ProviderUnavailable(
-        f"the renewal for user {key.user_id!r} at {key.provider} failed a moment ago; it is tried again in "
-        f"{seconds:.1f} s at the earliest",
+        f"renewing the token set of user {key.user_id!r} at {key.provider} is paused after a failure; "
+        f"it is tried again in {seconds:.1f} s at the earliest",
         code="cooling_down",
         user_id=key.user_id,
         provider=key.provider,

@@ -1,6 +1,8 @@
 """What a refresher remembers: copies of records, ready for a fast path of one look-up, and rejected access tokens."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -8,7 +10,8 @@ from tokenflight.policy import RefreshPolicy, fresh_until, user_jitter
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenSet
 
-MAX_REJECTED: Final = 10_000
+MAX_REJECTED_USERS: Final = 10_000
+MAX_REJECTED_PER_USER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +52,77 @@ class Copy:
 class Memory:
     """The copies, at most `policy.max_cached_users`; the one written longest ago gives way.
 
-    An access token that an API rejected is marked until another one takes its place.
+    Of each user, the last few access tokens that APIs rejected are remembered too.
     """
 
     def __init__(self, policy: RefreshPolicy) -> None:
         self._policy = policy
-        self._rejected: dict[str, str] = {}
+        self._rejected: dict[str, tuple[str, ...]] = {}
+        self._writes: dict[str, list[Write]] = {}
         self.copies: dict[str, Copy] = {}
 
-    def keep(self, user_id: str, record: StoredTokens, now: float, *, spent: str | None = None) -> None:
-        """Keep a copy of `record`, read or written at `now`, which was renewed with the refresh token `spent`."""
+    def keep(self, user_id: str, record: StoredTokens, read_at: float, *, spent: str | None = None) -> None:
+        """Keep a copy of `record`, as it was at `read_at`, which was renewed with the refresh token `spent`."""
         previous = self.copies.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         if spent is None and previous is not None and previous.tokens.refresh_token == record.tokens.refresh_token:
             spent = previous.spent
-        trusted_until = math.inf if self._policy.cache_ttl is None else now + self._policy.cache_ttl
+        trusted_until = math.inf if self._policy.cache_ttl is None else read_at + self._policy.cache_ttl
         fast_until = fresh_until(record.tokens, self._policy, jitter=user_jitter(user_id))
         if self.is_rejected(user_id, record.tokens):
             fast_until = -math.inf
-        else:
-            self.vouch(user_id)
-        self.copies[user_id] = Copy(record, now, min(fast_until, trusted_until), trusted_until, spent)
+        self.copies[user_id] = Copy(record, read_at, min(fast_until, trusted_until), trusted_until, spent)
         if len(self.copies) > self._policy.max_cached_users:
             del self.copies[next(iter(self.copies))]
+        self.disturb_writes(user_id)
 
-    def forget(self, user_id: str) -> None:
+    def drop_copy(self, user_id: str) -> None:
         """Drop the copy, so that the store is read next time."""
         self.copies.pop(user_id, None)
-        self._rejected.pop(user_id, None)
+
+    @contextmanager
+    def writing(self, user_id: str) -> Iterator["Write"]:
+        """A login or logout that is on its way to the store. Drops the copy at its end, however it ends."""
+        write = Write()
+        under_way = self._writes.setdefault(user_id, [])
+        write.is_disturbed = bool(under_way)
+        self.disturb_writes(user_id)
+        under_way.append(write)
+        try:
+            yield write
+        finally:
+            under_way.remove(write)
+            if not under_way:
+                del self._writes[user_id]
+            self.drop_copy(user_id)
+
+    def disturb_writes(self, user_id: str) -> None:
+        """Note that the record of `user_id` was read or written beside the writes under way."""
+        for write in self._writes.get(user_id, ()):
+            write.is_disturbed = True
 
     def reject(self, user_id: str, access_token: str) -> None:
-        """Remember that an API rejected `access_token`, unless another one has taken its place already."""
+        """Remember that an API rejected `access_token`."""
         copy = self.copies.get(user_id)
-        if copy is not None:
-            if copy.tokens.access_token != access_token:
-                return
+        if copy is not None and copy.tokens.access_token == access_token:
             self.copies[user_id] = replace(copy, fast_until=-math.inf)
-        self._rejected[user_id] = access_token
-        if len(self._rejected) > MAX_REJECTED:
+        rejected = self._rejected.pop(user_id, ())
+        if access_token not in rejected:
+            rejected = (*rejected, access_token)[-MAX_REJECTED_PER_USER:]
+        self._rejected[user_id] = rejected
+        if len(self._rejected) > MAX_REJECTED_USERS:
             del self._rejected[next(iter(self._rejected))]
-
-    def vouch(self, user_id: str) -> None:
-        """Forget the rejection: what comes next has just been issued."""
-        self._rejected.pop(user_id, None)
 
     def is_rejected(self, user_id: str, tokens: TokenSet) -> bool:
         """Whether an API rejected the access token in `tokens`."""
-        return self._rejected.get(user_id) == tokens.access_token
+        return tokens.access_token in self._rejected.get(user_id, ())
+
+    def vouch(self, user_id: str) -> None:
+        """Forget what was rejected: the provider has just issued a token set, or the user has logged in or out."""
+        self._rejected.pop(user_id, None)
+
+
+@dataclass(slots=True)
+class Write:
+    """A write under way. `is_disturbed` tells that another one overlapped it: which came last, only the store knows."""
+
+    is_disturbed: bool = False

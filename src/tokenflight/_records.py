@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from tokenflight.errors import ProviderMisconfigured, StoreUnavailable, TokenflightError
+from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import IssuerBound, Provider
 from tokenflight.stores.base import StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
@@ -52,11 +52,13 @@ class Records:
         return StoredTokens(tokens, version, self._issuer)
 
     async def succeed(self, key: TokenKey, tokens: TokenSet, before: StoredTokens | None) -> StoredTokens:
-        """Write `tokens` in place of the record `before` and of no other; without one, as a login does.
+        """Write `tokens` in place of the record `before` and of no other; None stands for there being none.
 
         Raises `StoreConflict` if a login or logout was faster.
         """
         if before is None:
+            if await _in_time(self._store.load(key)) is not None:
+                raise StoreConflict(f"a record of user {key.user_id!r} at {key.provider} has been made meanwhile")
             return await self.save(key, tokens)
         version = await _in_time(self._store.replace(key, tokens, expected=before.version, issuer=self._issuer))
         return StoredTokens(tokens, version, self._issuer)

@@ -81,6 +81,12 @@ class Unsaved:
         )
         return kept.record
 
+    def drop(self, user_id: str) -> None:
+        """Give up the renewal of `user_id`: a login or logout has taken its place in the store."""
+        kept = self._kept.pop(user_id, None)
+        if kept is not None and kept.task is not None:
+            kept.task.cancel()
+
     async def aclose(self) -> None:
         """Try once more to store what is kept.
 

@@ -86,7 +86,7 @@ class TokenRefresher:
             self._records,
             announce=self._announce,
             on_saved=lambda key, record: self._memory.keep(key.user_id, record, _now()),
-            on_dropped=lambda key: self._memory.forget(key.user_id),
+            on_dropped=lambda key: self._memory.drop_copy(key.user_id),
         )
         self._decide = Decisions(policy, self._memory, self._unsaved, self._cool_downs)
         self._slots = asyncio.Semaphore(policy.max_concurrent_renewals)
@@ -155,16 +155,14 @@ class TokenRefresher:
         """Store the `tokens` of a login. It wins over what is stored and over a renewal under way."""
         require_kind("tokens", tokens, TokenSet)
         key = self._key(user_id)
-        self._flights.overtake(user_id)
-        try:
-            record = await self._records.save(key, tokens)
-        except BaseException:
-            self._memory.forget(user_id)  # whether it was stored is unknown: let the store tell
-            raise
-        self._flights.overtake(user_id)  # one may have started meanwhile
-        self._cool_downs.clear(user_id)
-        self._memory.vouch(user_id)
-        self._memory.keep(user_id, record, _now())
+        with self._memory.writing(user_id) as write:
+            try:
+                record = await self._records.save(key, tokens)
+                self._overtaken(user_id)
+            finally:
+                self._flights.overtake(user_id)  # also if cancelled: it may have been stored
+        if not write.is_disturbed:
+            self._memory.keep(user_id, record, _now())
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
@@ -177,13 +175,13 @@ class TokenRefresher:
         It wins over a renewal under way. The provider is not told.
         """
         key = self._key(user_id)
-        self._flights.overtake(user_id)
-        try:
-            return await self._records.delete(key)
-        finally:
-            self._flights.overtake(user_id)  # one may have started meanwhile
-            self._cool_downs.clear(user_id)
-            self._memory.forget(user_id)
+        with self._memory.writing(user_id):
+            try:
+                was_there = await self._records.delete(key)
+                self._overtaken(user_id)
+            finally:
+                self._flights.overtake(user_id)  # also if cancelled: it may have been deleted
+        return was_there
 
     async def aclose(self) -> None:
         """Wait for the flights under way to finish and to store what they got; then close provider and store.
@@ -197,9 +195,11 @@ class TokenRefresher:
             await self._unsaved.aclose()
         finally:
             self._copies.clear()
-            if isinstance(self._provider, Closeable):
-                await self._provider.aclose()
-            await self._store.aclose()
+            try:
+                if isinstance(self._provider, Closeable):
+                    await self._provider.aclose()
+            finally:
+                await self._store.aclose()
 
     # The waiter's side: the copy in memory, or a flight.
 
@@ -211,22 +211,27 @@ class TokenRefresher:
                 if need.offered is None and self._decide.is_aging(user_id, copy.tokens):
                     self._renew_in_background(user_id, copy)
                 return copy.tokens
-            joined = (flight := self._flights.get(user_id)) is not None
+            flight = self._flights.get(user_id)
+            joined = flight is not None
             if flight is None:
-                key = self._records.key(user_id)
-                if (obstacle := self._decide.obstacle(key, copy)) is not None:
-                    return self._serve_or_raise(user_id, None if copy is None else copy.record, obstacle, need)
-                flight = self._flights.start(user_id, partial(self._fly, key, need))
+                flight = self._flights.start(user_id, partial(self._fly, self._records.key(user_id), need))
             elif flight in _flying.get():
                 raise _failures.reentered(self._records.key(user_id))
             landing = await flight.result()
             if flight.overtaken:
-                need = replace(need, renewal=False)  # a login is as good as a renewal
+                need = replace(need, renewal=False, offered=None)  # a login or logout is the last word
+            elif joined and not self._decide.meets(user_id, landing, need):
+                continue  # another caller's flight brought less than this one needs: look again
             elif landing.error is not None:
                 return self._serve_or_raise(user_id, landing.record, landing.error, need)
-            elif landing.record is not None and (not joined or self._decide.brought(user_id, landing, need)):
+            elif landing.record is not None:
                 return landing.record.tokens
-            # Otherwise another caller's flight brought less than this one needs: look again.
+
+    def _overtaken(self, user_id: str) -> None:
+        """A login or logout of `user_id` is stored: what failed, was rejected or waits to be stored is past."""
+        self._unsaved.drop(user_id)
+        self._cool_downs.clear(user_id)
+        self._memory.vouch(user_id)
 
     def _renew_in_background(self, user_id: str, copy: Copy) -> None:
         key = self._records.key(user_id)
@@ -247,18 +252,20 @@ class TokenRefresher:
     async def _fly(self, key: TokenKey, need: Need, flight: Flight[Landing]) -> Landing:
         """Find or make a token set that meets `need`, and publish it."""
         _flying.set((*_flying.get(), flight))  # the task has a context of its own
-        course = Course(key, need, self._decide.known(key.user_id))
+        course = Course(key, need, self._decide.known(key.user_id), flight)
         try:
             landing = await self._read(course)
+            if landing is None and (obstacle := self._decide.obstacle(key, course.copy)) is not None:
+                landing = Landing(course.record, obstacle)
             if landing is None:
                 landing = await self._renew(course)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
             landing = self._failed(course, _failures.in_the_tree(exc, key))
-        if course.is_read and not flight.overtaken:
+        if course.read_at is not None and not flight.overtaken:
             if course.record is None:
-                self._memory.forget(key.user_id)
+                self._memory.drop_copy(key.user_id)
             else:
-                self._memory.keep(key.user_id, course.record, _now(), spent=course.spent)
+                self._memory.keep(key.user_id, course.record, course.read_at, spent=course.spent)
         if landing.event is not None:
             self._announce(landing.event)
         return landing
@@ -272,54 +279,62 @@ class TokenRefresher:
         record = course.found(await self._records.load(course.key))
         if record is None:
             return None
-        course.set_out_from = record.version if copy is None else copy.record.version
+        # Who asks for a renewal wants one from now on; for others, one since the copy was made will do.
+        course.set_out_from = record.version if copy is None or course.need.renewal else copy.record.version
         if self._decide.fits(course, record):
-            return Landing(record, renewed=course.has_changed(record))
+            return Landing(record)
         if record.refused and self._decide.covers_offer(course.key.user_id, record.tokens, course.need):
             raise _failures.refused_before(course.key)
         return None
 
     async def _renew(self, course: Course) -> Landing:
         """Under the lease: read again, then adopt what somebody else stored, or ask the provider and save."""
+        async with self._slots, AsyncExitStack() as lease:
+            deadline = asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS)
+            try:
+                async with deadline:
+                    outcome = await self._adopt_or_ask(course, lease)
+            except TimeoutError:
+                if deadline.expired():
+                    raise _failures.deadline_exceeded(course.key) from None
+                raise
+            if isinstance(outcome, Landing):
+                return outcome
+            # The refresh token in the store is spent now: nothing but the write may come between.
+            return await self._save(course, outcome, lease)
+
+    async def _adopt_or_ask(self, course: Course, lease: AsyncExitStack) -> Landing | Renewal:
         key = course.key
         try:
-            async with (
-                self._slots,
-                asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS) as deadline,
-                AsyncExitStack() as lease,
-            ):
-                try:
-                    await lease.enter_async_context(self._records.lease(key))
-                except LeaseTimeout:
-                    record = course.found(await self._records.load(key))
-                    if record is None or not self._decide.fits(course, record):
-                        raise
-                    return self._adopted(course, record)  # stored by a holder that has been stuck since
-                record = await self._load_or_take_offer(course)
-                tokens = None
-                while tokens is None:
-                    if record is not None:
-                        if self._decide.fits(course, record):
-                            return self._adopted(course, record)
-                        if record.refused:
-                            raise _failures.refused_before(key)
-                    try:
-                        tokens = await self._ask_provider(key, record)
-                    except ReauthenticationRequired as refusal:
-                        record = await self._after_refusal(course, record, refusal)
-                # The refresh token in the store is spent now: nothing but the write may come between.
-                deadline.reschedule(None)
-                return await self._save(course, Renewal(key, tokens, record, course.started), lease)
-        except TimeoutError:
-            raise _failures.deadline_exceeded(key) from None
+            await lease.enter_async_context(self._records.lease(key))
+        except LeaseTimeout:
+            record = course.found(await self._records.load(key))
+            if record is None or not self._decide.fits(course, record):
+                raise
+            return self._adopted(course, record)  # stored by a holder that has been stuck since
+        record = await self._load_or_take_offer(course)
+        while True:
+            if record is not None:
+                if self._decide.fits(course, record):
+                    return self._adopted(course, record)
+                if record.refused:
+                    raise _failures.refused_before(key)
+            try:
+                return Renewal(key, await self._ask_provider(key, record), record, course.started)
+            except ReauthenticationRequired as refusal:
+                record = await self._after_refusal(course, record, refusal)
 
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
-        record = await self._records.load(course.key)
-        if (offered := self._decide.better_offer(course, record)) is not None:
-            record = await self._records.save(course.key, offered)
-            course.set_out_from = record.version
-        return course.found(record)
+        while True:
+            record = course.found(await self._records.load(course.key))
+            offered = self._decide.better_offer(course, record)
+            if offered is None or course.flight.overtaken:
+                return record
+            with suppress(StoreConflict):  # somebody else was faster: read again
+                record = await self._records.succeed(course.key, offered, record)
+                course.set_out_from = record.version
+                return course.found(record)
 
     async def _ask_provider(self, key: TokenKey, record: StoredTokens | None) -> TokenSet:
         try:
@@ -339,8 +354,12 @@ class TokenRefresher:
         latest = course.found(await self._records.load(course.key))
         if latest is None or latest.tokens.refresh_token != record.tokens.refresh_token:
             return latest
-        with suppress(StoreError):  # not remembered, it is sent and refused once more: no harm
+        try:
             course.found(await self._records.mark_refused(course.key, latest))
+        except StoreConflict:
+            return course.found(await self._records.load(course.key))
+        except StoreError:
+            pass  # not remembered, it is sent and refused once more: no harm
         raise refusal
 
     async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
@@ -351,11 +370,10 @@ class TokenRefresher:
             record = await self._records.succeed(key, tokens, renewal.before)
         except StoreConflict:
             # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
+            course.found(None)
+            self._announce(course.event(RenewalDiscarded))
             login = course.found(await self._records.load(key))
-            discarded = course.event(RenewalDiscarded)
-            if login is None:
-                return Landing(None, _failures.logged_out(key), event=discarded)
-            return Landing(login, renewed=True, event=discarded)
+            return Landing(login, _failures.logged_out(key) if login is None else None, renewed=True)
         except TokenflightError as exc:
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
