@@ -49,7 +49,7 @@ class Course:
     """What a flight knows on its way.
 
     `copy` is what memory held at the start; `record` what the store holds as far as the flight knows, and `read_at`
-    since when, in POSIX seconds, if it knows better than `copy`. `set_out_from` is the version that is to be renewed: any
+    since when it knows, in POSIX seconds, if better than `copy`. `set_out_from` is the version to be renewed: any
     other one was written meanwhile by somebody else. `spent` is the refresh token that the flight used up.
     """
 

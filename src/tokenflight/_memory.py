@@ -116,9 +116,11 @@ class Memory:
         """Whether an API rejected the access token in `tokens`."""
         return tokens.access_token in self._rejected.get(user_id, ())
 
-    def vouch(self, user_id: str) -> None:
-        """Forget what was rejected: the provider has just issued a token set, or the user has logged in or out."""
-        self._rejected.pop(user_id, None)
+    def vouch(self, user_id: str, tokens: TokenSet) -> None:
+        """Forget a rejection of the access token in `tokens`: the provider has just issued it, perhaps once more."""
+        if self.is_rejected(user_id, tokens):
+            others = tuple(token for token in self._rejected[user_id] if token != tokens.access_token)
+            self._rejected[user_id] = others
 
 
 @dataclass(slots=True)

@@ -161,7 +161,8 @@ class TokenRefresher:
                 self._overtaken(user_id)
             finally:
                 self._flights.overtake(user_id)  # also if cancelled: it may have been stored
-        if not write.is_disturbed:
+        self._memory.vouch(user_id, tokens)
+        if not write.is_disturbed and self._flights.get(user_id) is None:  # otherwise only the store knows who was last
             self._memory.keep(user_id, record, _now())
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
@@ -228,10 +229,9 @@ class TokenRefresher:
                 return landing.record.tokens
 
     def _overtaken(self, user_id: str) -> None:
-        """A login or logout of `user_id` is stored: what failed, was rejected or waits to be stored is past."""
+        """A login or logout of `user_id` is stored: what failed before or waits to be stored is past."""
         self._unsaved.drop(user_id)
         self._cool_downs.clear(user_id)
-        self._memory.vouch(user_id)
 
     def _renew_in_background(self, user_id: str, copy: Copy) -> None:
         key = self._records.key(user_id)
@@ -381,7 +381,7 @@ class TokenRefresher:
             rotated = tokens.refresh_token != course.spent
             event = course.event(TokenRenewed, rotated=rotated, expires_at=tokens.expires_at)
         self._cool_downs.clear(key.user_id)
-        self._memory.vouch(key.user_id)
+        self._memory.vouch(key.user_id, tokens)
         return Landing(course.found(record), renewed=True, event=event)
 
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
