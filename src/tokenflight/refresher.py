@@ -132,7 +132,8 @@ class TokenRefresher:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
 
         Where the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
-        holds a spent refresh token gets its successor, not a second renewal. Raises as `get_valid_token` does.
+        holds a spent refresh token gets its successor, not a second renewal; after a logout it must hold none, as the
+        successor is gone. Raises as `get_valid_token` does.
         """
         require_kind("tokens", tokens, TokenSet)
         copy = self._decide.known(user_id)

@@ -1,0 +1,254 @@
+"""Logins, logouts, rejections and offers that arrive at the worst moment have the last word."""
+
+import asyncio
+
+import pytest
+import time_machine
+
+from support import login
+from tokenflight import (
+    MemoryTokenStore,
+    OIDCProvider,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    StoredTokens,
+    StoreUnavailable,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+    Version,
+    _failures,
+)
+from tokenflight.testing import FakeProvider, RateLimited, ServerError
+
+
+class ScriptedStore(MemoryTokenStore):
+    """A store whose operations named in `failing` fail, and that holds back the replies of saves until `may_answer`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: set[str] = set()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        if "load" in self.failing:
+            raise StoreUnavailable("down")
+        return await super().load(key)
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        if "save" in self.failing:
+            raise StoreUnavailable("down")
+        version = await super().save(key, tokens, issuer=issuer)
+        await self.may_answer.wait()
+        return version
+
+    async def replace(
+        self,
+        key: TokenKey,
+        tokens: TokenSet,
+        *,
+        expected: Version,
+        issuer: str | None = None,
+        refused: bool = False,
+    ) -> Version:
+        if "replace" in self.failing:
+            raise StoreUnavailable("down")
+        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+
+@pytest.fixture
+def store() -> ScriptedStore:
+    return ScriptedStore()
+
+
+async def test_x9_a_logout_during_ensure_valid_token_is_not_undone_by_the_row_it_was_called_with(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: TokenStore
+) -> None:
+    row = login(fake, "alice", life_left=-1)
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+        await gate.reached()
+        await refresher.delete_tokens("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await caller
+    assert await store.load(TokenKey(provider.name, "alice")) is None
+    assert fake.reuses() == 0
+
+
+async def test_x10_a_login_wins_over_a_renewal_that_waits_to_be_stored(
+    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    store.failing.add("replace")
+    await refresher.get_valid_token("alice")
+    latest = login(fake, "alice")
+    await refresher.save_tokens("alice", latest)
+    assert await refresher.get_valid_token("alice", min_validity=1) == latest
+    store.failing.clear()
+    renewed = await refresher.refresh_token("alice")
+    assert renewed.refresh_token == fake.current_refresh_token("alice")
+
+
+async def test_x9_a_logout_wins_over_a_renewal_that_waits_to_be_stored(
+    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    store.failing.add("replace")
+    await refresher.get_valid_token("alice")
+    await refresher.delete_tokens("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await refresher.get_valid_token("alice")
+
+
+async def test_t5_a_pause_of_the_provider_keeps_nobody_from_a_fresh_token_in_the_store(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    fresh = login(fake, "bob")
+    await store.save(TokenKey(provider.name, "bob"), fresh)
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.fail(RateLimited(60), times=1)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice")
+    assert await refresher.get_valid_token("bob") == fresh
+
+
+async def test_s11_several_rejections_are_remembered_at_once(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    older, current = login(fake, "alice"), login(fake, "alice")
+    await store.save(TokenKey(provider.name, "alice"), current)
+    results = await asyncio.gather(
+        refresher.get_valid_token("alice", rejected=current.access_token),
+        refresher.get_valid_token("alice", rejected=older.access_token),
+    )
+    assert {tokens.access_token for tokens in results}.isdisjoint({older.access_token, current.access_token})
+
+
+async def test_s11_a_login_that_fails_does_not_bring_a_rejected_token_back(
+    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore, clock: time_machine.Traveller
+) -> None:
+    rejected = login(fake, "alice")
+    await refresher.save_tokens("alice", rejected)
+    fake.fail(ServerError())
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice", rejected=rejected.access_token)
+    store.failing.add("save")
+    with pytest.raises(StoreUnavailable):
+        await refresher.save_tokens("alice", login(fake, "alice"))
+    clock.shift(2)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice")
+
+
+async def test_x10_a_login_wins_over_a_grant_that_needs_no_record(store: ScriptedStore) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    class Minting:
+        name = "minting"
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            asked.set()
+            await may_answer.wait()
+            return TokenSet("minted")
+
+    async with TokenRefresher(Minting(), store) as refresher:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await asked.wait()
+        latest = TokenSet("from a login")
+        await refresher.save_tokens("alice", latest)
+        may_answer.set()
+        assert await caller == latest
+        assert await refresher.load_tokens("alice") == latest
+
+
+async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_token(
+    monkeypatch: pytest.MonkeyPatch, store: ScriptedStore
+) -> None:
+    monkeypatch.setattr(_failures, "FLIGHT_DEADLINE_SECONDS", 0.02)
+
+    class Stubborn:
+        name = "stubborn"
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return TokenSet("new", refresh_token="rotated")
+            raise AssertionError("the deadline did not come")
+
+    async with TokenRefresher(Stubborn(), store) as refresher:
+        await refresher.save_tokens("alice", TokenSet("old", refresh_token="spent", expires_at=1.0))
+        assert (await refresher.get_valid_token("alice")).refresh_token == "rotated"
+        stored = await refresher.load_tokens("alice")
+    assert stored is not None
+    assert stored.refresh_token == "rotated"
+
+
+async def test_a_row_that_joins_a_flight_with_a_dead_one_gets_a_renewal_of_its_own(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    dead = login(fake, "alice", life_left=-100)
+    fake.revoke("alice")
+    with fake.hold() as gate:
+        first = asyncio.create_task(refresher.ensure_valid_token("alice", dead))
+        await gate.reached()
+        clock.shift(7200)
+        second = asyncio.create_task(refresher.ensure_valid_token("alice", login(fake, "alice", life_left=10)))
+        await asyncio.sleep(0)
+    with pytest.raises(ReauthenticationRequired):
+        await first
+    assert (await second).tokens.refresh_token == fake.current_refresh_token("alice")
+
+
+async def test_refresh_token_renews_also_where_a_sibling_renewed_since_the_copy_was_made(
+    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore, clock: time_machine.Traveller
+) -> None:
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        await here.save_tokens("alice", login(fake, "alice"))
+        await there.get_valid_token("alice")
+        long_ago = await here.refresh_token("alice")
+        clock.shift(1000)
+        assert await there.refresh_token("alice") != long_ago
+    assert fake.refreshes() == 2
+    assert fake.reuses() == 0
+
+
+async def test_x9_a_login_whose_reply_comes_after_a_logout_does_not_bring_the_user_back(
+    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    store.may_answer.clear()
+    saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice")))
+    await asyncio.sleep(0)
+    await refresher.delete_tokens("alice")
+    store.may_answer.set()
+    await saving
+    with pytest.raises(ReauthenticationRequired):
+        await refresher.get_valid_token("alice")
+
+
+async def test_x10_a_cancelled_login_that_was_stored_is_the_one_that_counts(
+    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    store.may_answer.clear()
+    latest = login(fake, "alice")
+    saving = asyncio.create_task(refresher.save_tokens("alice", latest))
+    await asyncio.sleep(0)
+    saving.cancel()
+    await asyncio.gather(saving, return_exceptions=True)
+    assert await refresher.get_valid_token("alice") == latest
+
+
+async def test_x9_a_store_that_fails_right_after_a_logout_elsewhere_does_not_bring_the_user_back(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=100))
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        await store.delete(TokenKey(provider.name, "alice"))
+        store.failing.add("load")
+    with pytest.raises(StoreUnavailable):
+        await caller
