@@ -42,7 +42,7 @@ from tokenflight.events import (
     announce,
 )
 from tokenflight.policy import RefreshPolicy
-from tokenflight.providers.base import Closeable, Provider
+from tokenflight.providers.base import Closeable, Provider, ask
 from tokenflight.stores import StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
@@ -321,7 +321,12 @@ class TokenRefresher:
                 if record.refused:
                     raise _failures.refused_before(key)
             try:
-                return Renewal(key, await self._ask_provider(key, record), record, course.started)
+                return Renewal(
+                    key,
+                    await ask(self._provider, key, None if record is None else record.tokens),
+                    record,
+                    course.started,
+                )
             except ReauthenticationRequired as refusal:
                 record = await self._after_refusal(course, record, refusal)
 
@@ -336,15 +341,6 @@ class TokenRefresher:
                 record = await self._records.succeed(course.key, offered, record)
                 course.set_out_from = record.version
                 return course.found(record)
-
-    async def _ask_provider(self, key: TokenKey, record: StoredTokens | None) -> TokenSet:
-        try:
-            tokens = await self._provider.renew(key.user_id, None if record is None else record.tokens)
-        except Exception as exc:  # noqa: BLE001 - a provider of somebody else's may raise anything
-            raise _failures.in_the_tree(exc, key)  # noqa: B904 - the cause is set
-        if not isinstance(tokens, TokenSet):
-            raise _failures.no_token_set(key, tokens)
-        return tokens
 
     async def _after_refusal(
         self, course: Course, record: StoredTokens | None, refusal: ReauthenticationRequired

@@ -2,7 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
-from tokenflight.tokens import TokenSet
+from tokenflight import _failures
+from tokenflight.tokens import TokenKey, TokenSet
 
 
 class Provider(Protocol):
@@ -23,6 +24,17 @@ class Provider(Protocol):
         ignore it. Called for one user at a time. Raises a `TokenRefreshError`; nothing is stored then.
         """
         ...
+
+
+async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
+    """Let `provider` renew `tokens`, and keep what a provider of somebody else's does wrong inside the error tree."""
+    try:
+        renewed = await provider.renew(key.user_id, tokens)
+    except Exception as exc:  # noqa: BLE001 - it may raise anything
+        raise _failures.in_the_tree(exc, key)  # noqa: B904 - the cause is set
+    if not isinstance(renewed, TokenSet):
+        raise _failures.no_token_set(key, renewed)
+    return renewed
 
 
 @runtime_checkable
