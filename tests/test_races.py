@@ -77,6 +77,19 @@ async def test_x9_a_logout_during_ensure_valid_token_is_not_undone_by_the_row_it
     assert fake.reuses() == 0
 
 
+async def test_x9_a_logout_elsewhere_during_ensure_valid_token_is_not_hidden_by_a_row_that_is_still_valid(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: TokenStore
+) -> None:
+    row = login(fake, "alice", life_left=100)
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+        await gate.reached()
+        await store.delete(TokenKey(provider.name, "alice"))
+    with pytest.raises(ReauthenticationRequired) as caught:
+        await caller
+    assert caught.value.reason == "no_tokens"
+
+
 async def test_x10_a_login_wins_over_a_renewal_that_waits_to_be_stored(
     fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
 ) -> None:

@@ -244,7 +244,8 @@ class TokenRefresher:
     ) -> TokenSet:
         """A failed renewal is no outage for this caller while the old token is really valid."""
         tokens = need.offered if record is None else record.tokens
-        if tokens is not None and not need.renewal and self._decide.is_servable(user_id, tokens):
+        may_serve = not need.renewal and error.code != "no_tokens"  # after a logout, not even what the caller offers
+        if may_serve and tokens is not None and self._decide.is_servable(user_id, tokens):
             return tokens
         raise own_copy(error)
 
