@@ -322,14 +322,11 @@ class TokenRefresher:
                 if record.refused:
                     raise _failures.refused_before(key)
             try:
-                return Renewal(
-                    key,
-                    await ask(self._provider, key, None if record is None else record.tokens),
-                    record,
-                    course.started,
-                )
+                tokens = await ask(self._provider, key, None if record is None else record.tokens)
             except ReauthenticationRequired as refusal:
                 record = await self._after_refusal(course, record, refusal)
+            else:
+                return Renewal(key, tokens, record, course.started)
 
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
