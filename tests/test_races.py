@@ -7,6 +7,7 @@ import time_machine
 
 from support import login
 from tokenflight import (
+    LeaseTimeout,
     MemoryTokenStore,
     OIDCProvider,
     ProviderUnavailable,
@@ -19,29 +20,36 @@ from tokenflight import (
     TokenStore,
     Version,
     _failures,
+    _records,
+    _unsaved,
 )
 from tokenflight.testing import FakeProvider, RateLimited, ServerError
 
 
 class ScriptedStore(MemoryTokenStore):
-    """A store whose operations named in `failing` fail, and that holds back the replies of saves until `may_answer`."""
+    """A store whose operations named in `failing` fail, and which holds back the replies of loads and of
+    saves until `may_answer`, of saves only if they are not `prompt`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failing: set[str] = set()
+        self.prompt: set[str] = set()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         if "load" in self.failing:
             raise StoreUnavailable("down")
-        return await super().load(key)
+        record = await super().load(key)
+        await self.may_answer.wait()
+        return record
 
     async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
         if "save" in self.failing:
             raise StoreUnavailable("down")
         version = await super().save(key, tokens, issuer=issuer)
-        await self.may_answer.wait()
+        if "save" not in self.prompt:
+            await self.may_answer.wait()
         return version
 
     async def replace(
@@ -251,6 +259,7 @@ async def test_x10_a_cancelled_login_that_was_stored_is_the_one_that_counts(
     await asyncio.sleep(0)
     saving.cancel()
     await asyncio.gather(saving, return_exceptions=True)
+    store.may_answer.set()
     assert await refresher.get_valid_token("alice") == latest
 
 
@@ -265,3 +274,49 @@ async def test_x9_a_store_that_fails_right_after_a_logout_elsewhere_does_not_bri
         store.failing.add("load")
     with pytest.raises(StoreUnavailable):
         await caller
+
+
+async def test_x10_a_login_during_a_cold_read_is_what_the_waiters_get(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+) -> None:
+    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice"))
+    store.prompt.add("save")
+    store.may_answer.clear()
+    caller = asyncio.create_task(refresher.get_valid_token("alice"))
+    await asyncio.sleep(0)
+    latest = login(fake, "alice")
+    saving = asyncio.create_task(refresher.save_tokens("alice", latest))
+    await saving
+    store.may_answer.set()
+    assert await caller == latest
+
+
+async def test_p1_nobody_else_gets_the_lease_while_the_store_holds_a_spent_refresh_token(
+    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_records, "LEASE_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(_unsaved, "FIRST_PAUSE_SECONDS", 60.0)
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        await here.save_tokens("alice", login(fake, "alice", life_left=-1))
+        store.failing.add("replace")
+        await here.get_valid_token("alice")
+        with pytest.raises(LeaseTimeout):
+            await there.get_valid_token("alice")
+        store.failing.clear()
+    assert fake.requests() == 1
+    assert fake.reuses() == 0
+
+
+async def test_x8_of_two_forced_renewals_at_the_same_moment_one_renews_and_one_adopts(
+    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore
+) -> None:
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        await here.save_tokens("alice", login(fake, "alice"))
+        await there.get_valid_token("alice")
+        with fake.hold() as gate:
+            ours = asyncio.create_task(here.refresh_token("alice"))
+            await gate.reached()
+            theirs = asyncio.create_task(there.refresh_token("alice"))
+            await asyncio.sleep(0.01)
+        assert await ours == await theirs
+    assert fake.requests() == 1
