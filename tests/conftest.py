@@ -9,6 +9,7 @@ import pytest
 import time_machine
 
 from support import NOW
+from tally import Tally
 from tokenflight import (
     ClientSecretBasic,
     MemoryTokenStore,
@@ -34,6 +35,28 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"a token leaked into {title}: …{text[max(leak.start() - 200, 0) : leak.start() + 6]}…"
     return report
+
+
+_TALLY: Final = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start counting."""
+    config.stash[_TALLY] = Tally()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what the storms of this run counted."""
+    if tally := config.stash[_TALLY]:
+        terminalreporter.section("storms")
+        for line in tally.lines():
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Where storms count."""
+    return pytestconfig.stash[_TALLY]
 
 
 @pytest.fixture
