@@ -34,7 +34,7 @@ from tokenflight.providers import (
     PublicClient,
 )
 from tokenflight.refresher import TokenRefresher
-from tokenflight.stores import FileTokenStore, MemoryTokenStore, StoredTokens, TokenStore, Version
+from tokenflight.stores import FileTokenStore, Lease, MemoryTokenStore, StoredTokens, TokenStore, Version
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "ConfigurationError",
     "FileTokenStore",
     "InvalidProviderResponse",
+    "Lease",
     "LeaseTimeout",
     "MemoryTokenStore",
     "OAuth2Provider",

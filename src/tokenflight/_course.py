@@ -50,7 +50,8 @@ class Course:
 
     `copy` is what memory held at the start; `record` what the store holds as far as the flight knows, and `read_at`
     since when it knows, in POSIX seconds, if better than `copy`. `set_out_from` is the version to be renewed: any
-    other one was written meanwhile by somebody else. `spent` is the refresh token that the flight used up.
+    other one was written meanwhile by somebody else. `asked` tells whether the provider was asked, `spent` is the
+    refresh token that the flight used up.
     """
 
     key: TokenKey
@@ -60,6 +61,7 @@ class Course:
     record: StoredTokens | None = field(init=False)
     read_at: float | None = None
     set_out_from: Version | None = None
+    asked: bool = False
     spent: str | None = None
     started: float = field(default_factory=time.monotonic)
 

@@ -14,7 +14,7 @@ from tokenflight.errors import (
 from tokenflight.tokens import TokenKey
 
 FLIGHT_DEADLINE_SECONDS: Final = 120.0
-"""From the moment a flight asks for the lease until it has the provider's answer."""
+"""From the moment a flight wants to renew until it has the provider's answer."""
 
 
 def closed() -> ConfigurationError:
@@ -51,12 +51,13 @@ def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:
     )
 
 
-def deadline_exceeded(key: TokenKey) -> ProviderUnavailable:
-    """A flight ended without the provider's answer."""
+def deadline_exceeded(key: TokenKey, *, asked: bool) -> ProviderUnavailable:
+    """A flight ended without the provider's answer, or did not even come to ask."""
+    outcome = "whether the provider acted is unknown" if asked else "nothing was sent, as others were waiting too"
     return ProviderUnavailable(
         f"the renewal for user {key.user_id!r} at {key.provider} took longer than {FLIGHT_DEADLINE_SECONDS:.0f} s; "
-        "whether the provider acted is unknown; try again later",
-        code="deadline_exceeded",
+        f"{outcome}; try again later",
+        code="deadline_exceeded" if asked else "overloaded",
         user_id=key.user_id,
         provider=key.provider,
     )

@@ -1,20 +1,25 @@
 """The records of one provider in a store, as a flight uses them: bound to their issuer, never waited for for ever."""
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import AbstractAsyncContextManager
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, TypeVar
 
 from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import IssuerBound, Provider
-from tokenflight.stores.base import StoredTokens, TokenStore
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
 
 T = TypeVar("T")
 
-LEASE_TIMEOUT_SECONDS: Final = 60.0
+LEASE_TIMEOUT_SECONDS: Final = 90.0
+"""Longer than the lease of a dead holder lasts in a store that has to wait for it."""
+
 STORE_TIMEOUT_SECONDS: Final = 10.0
+
+_logger = logging.getLogger("tokenflight")
 
 
 class Records:
@@ -29,9 +34,25 @@ class Records:
         """The key of the record of `user_id`."""
         return TokenKey(self._provider, user_id)
 
-    def lease(self, key: TokenKey) -> AbstractAsyncContextManager[None]:
-        """The right to renew; raises `LeaseTimeout` after `LEASE_TIMEOUT_SECONDS`."""
-        return self._store.lease(key, timeout=LEASE_TIMEOUT_SECONDS)
+    @asynccontextmanager
+    async def lease(self, key: TokenKey, *, wait: bool) -> AsyncIterator[Lease]:
+        """The right to renew; raises `LeaseTimeout` if somebody else has it, at once or after a long `wait`.
+
+        Its end can neither fail nor hang.
+        """
+        timeout = LEASE_TIMEOUT_SECONDS if wait else 0.0
+        context = self._store.lease(key, timeout=timeout)
+        lease = await _in_time(context.__aenter__(), seconds=timeout + STORE_TIMEOUT_SECONDS)
+        try:
+            yield lease
+        finally:
+            try:
+                await _in_time(context.__aexit__(None, None, None))
+            except TokenflightError as exc:
+                # What was done under the lease counts; and the lease of one who can't be reached lapses.
+                _logger.warning(
+                    "the lease on user %r at %s could not be given back (%s)", key.user_id, key.provider, exc.code
+                )
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """The record, or None. Raises `ProviderMisconfigured` if it is another issuer's: its tokens stay here."""
@@ -78,12 +99,14 @@ class Records:
         return await _in_time(self._store.delete(key))
 
 
-async def _in_time(operation: Awaitable[T]) -> T:
+async def _in_time(operation: Awaitable[T], *, seconds: float | None = None) -> T:
+    if seconds is None:
+        seconds = STORE_TIMEOUT_SECONDS
     try:
-        async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
+        async with asyncio.timeout(seconds):
             return await operation
     except TimeoutError:
-        raise StoreUnavailable(f"the store took longer than {STORE_TIMEOUT_SECONDS:.0f} s", code="timeout") from None
+        raise StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout") from None
     except TokenflightError:
         raise
     except Exception as exc:

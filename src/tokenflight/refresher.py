@@ -8,7 +8,7 @@ adopts what another process stored or asks the provider, saves, and only then pu
 import asyncio
 import time
 import warnings
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -43,7 +43,7 @@ from tokenflight.events import (
 )
 from tokenflight.policy import RefreshPolicy
 from tokenflight.providers.base import Closeable, Provider, ask
-from tokenflight.stores import StoredTokens, TokenStore, default_store
+from tokenflight.stores import Lease, StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
 _now = time.time
@@ -291,30 +291,41 @@ class TokenRefresher:
 
     async def _renew(self, course: Course) -> Landing:
         """Under the lease: read again, then adopt what somebody else stored, or ask the provider and save."""
-        async with self._slots, AsyncExitStack() as lease:
+        async with AsyncExitStack() as lease:
             deadline = asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS)
             try:
                 async with deadline:
-                    outcome = await self._adopt_or_ask(course, lease)
+                    while (outcome := await self._adopt_or_ask(course, lease)) is None:
+                        await lease.aclose()  # it lapsed while this process stood still: somebody else may be at it
             except TimeoutError:
                 if deadline.expired():
-                    raise _failures.deadline_exceeded(course.key) from None
+                    raise _failures.deadline_exceeded(course.key, asked=course.asked) from None
                 raise
             if isinstance(outcome, Landing):
                 return outcome
             # The refresh token in the store is spent now: nothing but the write may come between.
             return await self._save(course, outcome, lease)
 
-    async def _adopt_or_ask(self, course: Course, lease: AsyncExitStack) -> Landing | Renewal:
-        key = course.key
+    async def _adopt_or_ask(self, course: Course, lease: AsyncExitStack) -> Landing | Renewal | None:
+        """Take the lease and see. None if the lease lapsed before the provider was asked."""
+        async with self._slots:  # taken first, so that no more leases are held than the policy has slots
+            with suppress(LeaseTimeout):
+                held = await lease.enter_async_context(self._records.lease(course.key, wait=False))
+                return await self._adopt_or_ask_under(held, course, slot=nullcontext())
+        # Somebody else is at it. Waiting for them keeps no slot from other users.
         try:
-            await lease.enter_async_context(self._records.lease(key))
+            held = await lease.enter_async_context(self._records.lease(course.key, wait=True))
         except LeaseTimeout:
-            record = course.found(await self._records.load(key))
+            record = course.found(await self._records.load(course.key))
             if record is None or not self._decide.fits(course, record):
                 raise
             return self._adopted(course, record)  # stored by a holder that has been stuck since
-        record = await self._load_or_take_offer(course)
+        return await self._adopt_or_ask_under(held, course, slot=self._slots)
+
+    async def _adopt_or_ask_under(
+        self, lease: Lease, course: Course, *, slot: AbstractAsyncContextManager[None]
+    ) -> Landing | Renewal | None:
+        key, record = course.key, await self._load_or_take_offer(course)
         while True:
             if record is not None:
                 if self._decide.fits(course, record):
@@ -322,7 +333,11 @@ class TokenRefresher:
                 if record.refused:
                     raise _failures.refused_before(key)
             try:
-                tokens = await ask(self._provider, key, None if record is None else record.tokens)
+                async with slot:
+                    if not lease.is_held():
+                        return None
+                    course.asked = True
+                    tokens = await ask(self._provider, key, None if record is None else record.tokens)
             except ReauthenticationRequired as refusal:
                 record = await self._after_refusal(course, record, refusal)
             else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tokenflight import FileTokenStore, MemoryTokenStore, StoreConflict, StoredTokens, TokenKey, TokenSet, TokenStore
-from tokenflight.stores import Version
+from tokenflight.stores import Lease, Version
 from tokenflight.testing.conformance import StoreConformance
 
 
@@ -129,9 +129,9 @@ class LeasingNothing(MemoryTokenStore):
     """Gives the lease to all who ask."""
 
     @asynccontextmanager
-    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         await asyncio.sleep(0)
-        yield
+        yield Lease()
 
 
 class LeasingForEver(MemoryTokenStore):
@@ -142,18 +142,17 @@ class LeasingForEver(MemoryTokenStore):
         self._leases: list[object] = []  # or the garbage collector would release them
 
     @asynccontextmanager
-    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         lease = super()._lease(key, timeout)
         self._leases.append(lease)
-        await lease.__aenter__()
-        yield
+        yield await lease.__aenter__()
         await lease.__aexit__(None, None, None)
 
 
 class LeasingTheWholeStore(MemoryTokenStore):
     """Has one lease for all."""
 
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         return super().lease(TokenKey("all", "all"), timeout=timeout)
 
 

@@ -2,7 +2,7 @@
 
     python -m tokenflight.cli._worker DIRECTORY ISSUER API_URL USER_ID CALLS
 
-It makes so many API calls at once. It prints a line when it asks for the lease, having found the stored token
+It makes so many API calls at once. It prints a line when it waits for the lease, having found the stored token
 expired, and at the end its `Tally` as JSON.
 """
 
@@ -14,14 +14,16 @@ from dataclasses import asdict
 
 from tokenflight import FileTokenStore, TokenAdopted, TokenEvent, TokenKey, TokenRefresher
 from tokenflight.cli._calls import Tally, api_client, app_provider, call_api
+from tokenflight.stores import Lease
 
 
 class _AnnouncingStore(FileTokenStore):
     """Tells the parent process that this one is about to wait for the lease."""
 
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
-        sys.stdout.write("asking for the lease\n")
-        sys.stdout.flush()
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        if timeout:  # at first, a refresher would not wait
+            sys.stdout.write("asking for the lease\n")
+            sys.stdout.flush()
         return super().lease(key, timeout=timeout)
 
 

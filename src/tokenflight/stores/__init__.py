@@ -1,10 +1,10 @@
 """Stores: where token sets outlive the process."""
 
-from tokenflight.stores.base import StoredTokens, TokenStore, Version
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.file import FileTokenStore
 from tokenflight.stores.memory import MemoryTokenStore
 
-__all__ = ["FileTokenStore", "MemoryTokenStore", "StoredTokens", "TokenStore", "Version", "default_store"]
+__all__ = ["FileTokenStore", "Lease", "MemoryTokenStore", "StoredTokens", "TokenStore", "Version", "default_store"]
 
 
 def default_store() -> TokenStore:

@@ -26,6 +26,19 @@ class StoredTokens:
     refused: bool = False
 
 
+class Lease:
+    """The right to renew one user's token set, until the context that gave it ends.
+
+    Subclass it for a lease that can lapse before, as one with a time limit does when its holder stands still.
+    """
+
+    __slots__ = ()
+
+    def is_held(self) -> bool:
+        """Whether nobody else can have the lease now. Asks no server: it is called just before a renewal is sent."""
+        return True
+
+
 class TokenStore(ABC):
     """Where token sets outlive the process. It also gives the lease, the right to renew one.
 
@@ -68,11 +81,12 @@ class TokenStore(ABC):
         """Remove the record of `key`, understood or not; say whether there was one."""
 
     @abstractmethod
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """The right to renew the token set of `key`, exclusive among all users of the store.
 
         It does not keep anybody from reading or writing the record. It is released when its holder dies, and
-        renewed while it is held. Raises `LeaseTimeout` on entry if another holder kept it for `timeout` seconds.
+        renewed while it is held. Raises `LeaseTimeout` on entry if another holder kept it for `timeout` seconds; with
+        0, a lease that is free is given all the same.
         """
 
     @abstractmethod

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tokenflight.errors import StoreCorrupted
 from tokenflight.stores.base import StoredTokens, Version
@@ -16,6 +16,30 @@ MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 def new_version() -> Version:
     """A version that no other write has: a counter would repeat itself after a delete."""
     return Version(secrets.token_hex(8))
+
+
+class RecordCodec(Protocol):
+    """How a store turns records into bytes and back. `JSONCodec` is the plain one."""
+
+    def encode(self, key: TokenKey, record: StoredTokens) -> bytes:
+        """`record` as bytes that only `decode` with the same `key` takes."""
+        ...
+
+    def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
+        """The record in `data`; raises `StoreCorrupted` where there is none of `key`."""
+        ...
+
+
+class JSONCodec:
+    """Records as readable JSON; see `encode_record` and `decode_record`."""
+
+    def encode(self, key: TokenKey, record: StoredTokens) -> bytes:
+        """See `RecordCodec.encode`."""
+        return encode_record(key, record)
+
+    def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
+        """See `RecordCodec.decode`."""
+        return decode_record(key, data)
 
 
 def encode_record(key: TokenKey, record: StoredTokens) -> bytes:

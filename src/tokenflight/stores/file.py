@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from tokenflight.errors import LeaseTimeout, StoreConflict, StoreError, StoreUnavailable
 from tokenflight.stores import private_files
-from tokenflight.stores.base import StoredTokens, TokenStore, Version
-from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key, new_version
 from tokenflight.stores.filenames import file_name, text_of
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -34,10 +34,12 @@ class FileTokenStore(TokenStore):
 
     Files are readable by their owner alone and replaced whole: written aside, synced to disk, renamed. A file that
     others can read is refused. The lease is a lock on a file beside the record, freed by the system when its holder
-    dies. On Windows all of it works but the permissions.
+    dies. `codec` turns records into bytes; a user id is also in the file's name. On Windows all of it works but the
+    permissions.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, codec: RecordCodec = JSONCodec()) -> None:  # noqa: B008 - it has no state
+        self._codec = codec
         self._directory = Path(os.path.realpath(Path(directory).expanduser()))
         self._threads: ThreadPoolExecutor | None = None
         self._process = 0
@@ -47,7 +49,7 @@ class FileTokenStore(TokenStore):
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
-        return await self._in_thread(_read, key, self._path(key))
+        return await self._in_thread(self._read, key, self._path(key))
 
     async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
         """See `TokenStore.save`."""
@@ -71,7 +73,7 @@ class FileTokenStore(TokenStore):
         """See `TokenStore.delete`."""
         return await self._in_thread(self._delete, key)
 
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`."""
         return self._lease(key, timeout)
 
@@ -91,7 +93,7 @@ class FileTokenStore(TokenStore):
             self._threads = None
 
     @asynccontextmanager
-    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout
         pause = SHORTEST_POLL_SECONDS
@@ -104,7 +106,7 @@ class FileTokenStore(TokenStore):
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, LONGEST_POLL_SECONDS)
         try:
-            yield
+            yield Lease()
         finally:
             private_files.release_lock(lock)  # here, not in a thread: a second cancellation must not keep the lease
 
@@ -148,11 +150,17 @@ class FileTokenStore(TokenStore):
     def _path(self, key: TokenKey, suffix: str = RECORD_SUFFIX) -> Path:
         return self._directory / file_name(key.provider) / f"{file_name(key.user_id)}{suffix}"
 
+    def _read(self, key: TokenKey, path: Path) -> StoredTokens | None:
+        if not _has_directories(path.parent):
+            return None
+        data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
+        return None if data is None else self._codec.decode(key, data)
+
     def _save(self, key: TokenKey, record: StoredTokens) -> Version:
         path = self._path(key)
         _make_directories(path.parent)
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
-            private_files.write_file(path, encode_record(key, record))
+            private_files.write_file(path, self._codec.encode(key, record))
         return record.version
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version) -> Version:
@@ -161,10 +169,10 @@ class FileTokenStore(TokenStore):
         if not _has_directories(path.parent):
             raise StoreUnavailable(f"the directory {path.parent} is gone")
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
-            current = _read(key, path)
+            current = self._read(key, path)
             if current is None or current.version != expected:
                 raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
-            private_files.write_file(path, encode_record(key, record))
+            private_files.write_file(path, self._codec.encode(key, record))
         return record.version
 
     def _delete(self, key: TokenKey) -> bool:
@@ -180,13 +188,6 @@ class FileTokenStore(TokenStore):
         else:
             directories = list(self._directory.iterdir()) if self._directory.exists() else []
         return [directory for directory in directories if directory.is_dir() and not directory.is_symlink()]
-
-
-def _read(key: TokenKey, path: Path) -> StoredTokens | None:
-    if not _has_directories(path.parent):
-        return None
-    data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
-    return None if data is None else decode_record(key, data)
 
 
 def _try_lease(path: Path) -> int | None:

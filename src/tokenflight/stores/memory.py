@@ -8,7 +8,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from tokenflight.errors import LeaseTimeout, StoreConflict
-from tokenflight.stores.base import StoredTokens, TokenStore, Version
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import new_version
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -55,7 +55,7 @@ class MemoryTokenStore(TokenStore):
         with self._guard:
             return self._records.pop(key, None) is not None
 
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[None]:
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`. Leases are given in the order in which they were asked for."""
         return self._lease(key, timeout)
 
@@ -69,7 +69,7 @@ class MemoryTokenStore(TokenStore):
         """Nothing to close; the token sets stay."""
 
     @asynccontextmanager
-    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[None]:
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         ticket: Future[None] = Future()
         with self._guard:
             queue = self._queues.setdefault(key, deque())
@@ -84,7 +84,7 @@ class MemoryTokenStore(TokenStore):
                     raise LeaseTimeout(
                         f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
                     ) from None
-            yield
+            yield Lease()
         finally:
             with self._guard:
                 queue.remove(ticket)

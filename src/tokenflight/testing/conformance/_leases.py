@@ -46,6 +46,12 @@ class LeaseTests(StoreSuite, ABC):
         async with self.open_store() as store, store.lease(KEY, timeout=0.0):
             pass
 
+    async def test_a_lease_tells_that_it_is_held(self) -> None:
+        async with self.open_store() as store, store.lease(KEY, timeout=self.patience) as lease:
+            assert lease.is_held()
+            await asyncio.sleep(self.moment)
+            assert lease.is_held()
+
     async def test_a_lease_passes_to_a_waiter_when_its_holder_lets_go(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             async with store.lease(KEY, timeout=self.patience):
