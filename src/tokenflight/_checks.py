@@ -20,6 +20,12 @@ def checked_seconds(name: str, value: float) -> float:
     return value
 
 
+def require_count(name: str, value: object) -> None:
+    """Raise `ConfigurationError`, which names the argument, unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r:.40}")
+
+
 def require_text(name: str, value: object) -> None:
     """Raise `ConfigurationError`, which names the argument, unless `value` is a non-empty string."""
     if not isinstance(value, str) or not value:

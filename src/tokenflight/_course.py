@@ -1,10 +1,13 @@
 """What travels between a waiter and its flight: the need, the course of the flight, and how it landed."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from tokenflight import _failures
 from tokenflight._flight import Flight
 from tokenflight._memory import Copy
 from tokenflight.errors import TokenflightError
@@ -72,6 +75,18 @@ class Course:
     def duration(self) -> float:
         """Seconds since the flight began."""
         return time.monotonic() - self.started
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """End the body after `FLIGHT_DEADLINE_SECONDS`, with an error that tells whether the provider was asked."""
+        deadline = asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise _failures.deadline_exceeded(self.key, asked=self.asked) from None
 
     def event(self, kind: Callable[..., E], **members: object) -> E:
         """An event of `kind` about this flight, as of now."""

@@ -38,6 +38,13 @@ class Decisions:
         """Whether `tokens` should be renewed in the background."""
         return judge(tokens, self._policy, time.time(), jitter=user_jitter(user_id)) is Freshness.AGING
 
+    def will_be_due(self, user_id: str, tokens: TokenSet, seconds: float) -> bool:
+        """Whether `tokens`, as stored, is due or will be in so many `seconds`."""
+        if tokens.expires_at is None:  # never seen, nobody can say how old it is
+            return tokens.refresh_token is not None and self.known(user_id) is None
+        rejected = self._memory.is_rejected(user_id, tokens)
+        return rejected or judge(tokens, self._policy, time.time() + seconds) is Freshness.DUE
+
     def is_servable(self, user_id: str, tokens: TokenSet) -> bool:
         """Whether `tokens` may stand in for a renewal that failed."""
         return is_servable(tokens, time.time()) and not self._memory.is_rejected(user_id, tokens)

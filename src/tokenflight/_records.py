@@ -94,6 +94,10 @@ class Records:
         )
         return replace(record, version=version, refused=True)
 
+    def keys(self) -> AsyncIterator[TokenKey]:
+        """The keys of the provider's records. What a store raises while it lists them is its own."""
+        return self._store.keys(self._provider)
+
     async def delete(self, key: TokenKey) -> bool:
         """Remove the record; say whether there was one."""
         return await _in_time(self._store.delete(key))

@@ -8,6 +8,7 @@ adopts what another process stored or asks the provider, saves, and only then pu
 import asyncio
 import time
 import warnings
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -15,13 +16,14 @@ from functools import partial
 from typing import Any, Self
 
 from tokenflight import _failures
-from tokenflight._checks import checked_seconds, require_kind, require_text
+from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
 from tokenflight._cooldown import CoolDowns
 from tokenflight._course import NOTHING_MORE, Course, Landing, Need
 from tokenflight._decisions import Decisions
 from tokenflight._flight import Flight, Flights, own_copy
 from tokenflight._memory import Copy, Memory
 from tokenflight._records import Records
+from tokenflight._sweep import SweepOutcome, sweep
 from tokenflight._unsaved import Renewal, Unsaved
 from tokenflight.errors import (
     ConfigurationError,
@@ -185,6 +187,27 @@ class TokenRefresher:
                 self._flights.overtake(user_id)  # also if cancelled: it may have been deleted
         return was_there
 
+    async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
+        """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
+
+        For cron jobs, and for refresh tokens that die when unused. At most `concurrency` users are looked at at once;
+        one user's failure does not stop the others. Raises a `StoreError` if the users can't be listed.
+        """
+        checked_seconds("within", within)
+        require_count("concurrency", concurrency)
+        self._check_use()
+
+        async def tend(key: TokenKey) -> bool:
+            copy = self._decide.known(key.user_id)
+            record = await self._records.load(key) if copy is None or not copy.is_trusted(_now()) else copy.record
+            if record is None or not self._decide.will_be_due(key.user_id, record.tokens, within):
+                return False  # logged out meanwhile, or good for longer
+            await self.refresh_token(key.user_id)
+            return True
+
+        async for outcome in sweep(self._records.keys(), tend, concurrency=concurrency):
+            yield outcome
+
     async def aclose(self) -> None:
         """Wait for the flights under way to finish and to store what they got; then close provider and store.
 
@@ -207,7 +230,8 @@ class TokenRefresher:
 
     async def _obtain(self, user_id: str, need: Need) -> TokenSet:
         while True:
-            self._check_use(user_id)
+            self._check_use()
+            require_text("user_id", user_id)
             copy = self._decide.known(user_id)
             if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
                 if need.offered is None and self._decide.is_aging(user_id, copy.tokens):
@@ -292,15 +316,9 @@ class TokenRefresher:
     async def _renew(self, course: Course) -> Landing:
         """Under the lease: read again, then adopt what somebody else stored, or ask the provider and save."""
         async with AsyncExitStack() as lease:
-            deadline = asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS)
-            try:
-                async with deadline:
-                    while (outcome := await self._adopt_or_ask(course, lease)) is None:
-                        await lease.aclose()  # it lapsed while this process stood still: somebody else may be at it
-            except TimeoutError:
-                if deadline.expired():
-                    raise _failures.deadline_exceeded(course.key, asked=course.asked) from None
-                raise
+            async with course.deadline():
+                while (outcome := await self._adopt_or_ask(course, lease)) is None:
+                    await lease.aclose()  # it lapsed while this process stood still: somebody else may be at it
             if isinstance(outcome, Landing):
                 return outcome
             # The refresh token in the store is spent now: nothing but the write may come between.
@@ -412,11 +430,10 @@ class TokenRefresher:
 
     # Small parts.
 
-    def _check_use(self, user_id: str) -> None:
-        """Raise `ConfigurationError` unless the refresher may be used, here and now, for a user of this name."""
+    def _check_use(self) -> None:
+        """Raise `ConfigurationError` unless the refresher may be used, here and now."""
         if self._closed:
             raise _failures.closed()
-        require_text("user_id", user_id)
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -424,5 +441,6 @@ class TokenRefresher:
             raise _failures.wrong_event_loop()
 
     def _key(self, user_id: str) -> TokenKey:
-        self._check_use(user_id)
+        self._check_use()
+        require_text("user_id", user_id)
         return self._records.key(user_id)
