@@ -1,7 +1,10 @@
 """The token set: reading a reply, carrying over, comparing. Storing and redacting are tested beside this."""
 
+import copy
 import dataclasses
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -342,3 +345,34 @@ def test_a_key_of_anything_but_two_non_empty_strings_is_refused_by_name(field: s
 def test_keys_are_equal_when_provider_and_user_are() -> None:
     assert {TokenKey("idp", "alice"), TokenKey("idp", "alice")} == {TokenKey("idp", "alice")}
     assert TokenKey("idp", "alice") != TokenKey("alice", "idp")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda extra: extra.__setitem__("tenant", "t2"),
+        lambda extra: extra.__delitem__("tenant"),
+        lambda extra: extra.update(tenant="t2"),
+        lambda extra: extra.setdefault("region", "eu"),
+        lambda extra: extra.pop("tenant"),
+        lambda extra: extra.popitem(),
+        lambda extra: extra.clear(),
+        lambda extra: extra.__ior__({"tenant": "t2"}),
+    ],
+)
+@pytest.mark.parametrize("members", [{}, {"tenant": "t1"}])
+def test_s9_nobody_writes_to_the_extra_members_that_token_sets_may_share(
+    members: dict[str, object], write: Callable[[Any], object]
+) -> None:
+    tokens = TokenSet("access", extra=members)
+    with pytest.raises(TypeError, match="read-only"):
+        write(tokens.extra)
+    assert tokens.extra == members
+
+
+@pytest.mark.parametrize("members", [{}, {"tenant": "t1", "nested": [{"a": 1}]}])
+def test_a_token_set_with_extra_members_survives_copies_and_pickles(members: dict[str, object]) -> None:
+    tokens = TokenSet("access", extra=members)
+    for again in (copy.copy(tokens), copy.deepcopy(tokens), pickle.loads(pickle.dumps(tokens))):
+        assert again == tokens
+        assert dataclasses.asdict(again)["extra"] == members

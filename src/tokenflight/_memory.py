@@ -19,14 +19,14 @@ class Copy:
     """A record as read or written at `since`. All times are POSIX seconds.
 
     From `since` to `fast_until` its token set is returned without a further thought: it is fresh, and the copy is
-    trusted. Until `trusted_until` the store need not be read again. `spent` is the refresh token that this record's
+    trusted. For `trusted_seconds` the store need not be read again. `spent` is the refresh token that this record's
     one replaced, None where unknown.
     """
 
     record: StoredTokens
     since: float
     fast_until: float
-    trusted_until: float
+    trusted_seconds: float
     spent: str | None = None
 
     @property
@@ -37,12 +37,12 @@ class Copy:
     @classmethod
     def of_unsaved(cls, record: StoredTokens) -> Self:
         """A copy that is newer than what the store holds, and so is trusted before it."""
-        return cls(record, -math.inf, -math.inf, math.inf)
+        return cls(record, since=0.0, fast_until=-math.inf, trusted_seconds=math.inf)
 
     def is_trusted(self, now: float) -> bool:
         """Whether the store need not be read again at `now`."""
         # Before `since`, the clock was set back: how old the copy is can't be told.
-        return self.since <= now <= self.trusted_until
+        return self.since <= now <= self.since + self.trusted_seconds
 
     def supersedes(self, tokens: TokenSet) -> bool:
         """Whether `tokens` is the set in the record or one that came before it."""
@@ -66,11 +66,11 @@ class Memory:
         previous = self.copies.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         if spent is None and previous is not None and previous.tokens.refresh_token == record.tokens.refresh_token:
             spent = previous.spent
-        trusted_until = math.inf if self._policy.cache_ttl is None else read_at + self._policy.cache_ttl
+        trusted_seconds = math.inf if self._policy.cache_ttl is None else self._policy.cache_ttl
         fast_until = fresh_until(record.tokens, self._policy, jitter=user_jitter(user_id))
         if self.is_rejected(user_id, record.tokens):
             fast_until = -math.inf
-        self.copies[user_id] = Copy(record, read_at, min(fast_until, trusted_until), trusted_until, spent)
+        self.copies[user_id] = Copy(record, read_at, min(fast_until, read_at + trusted_seconds), trusted_seconds, spent)
         if len(self.copies) > self._policy.max_cached_users:
             del self.copies[next(iter(self.copies))]
         self.disturb_writes(user_id)

@@ -30,7 +30,7 @@ async def sweep(
     pending: set[asyncio.Task[SweepOutcome]] = set()
     try:
         async for key in keys:
-            pending.add(asyncio.create_task(_outcome(key, tend), name=f"tokenflight sweep {key.user_id}"))
+            pending.add(asyncio.create_task(_outcome(key, tend)))
             if len(pending) >= concurrency:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for ended in done:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Self, SupportsIndex
+from typing import Any, Final, NoReturn, Self, SupportsIndex
 
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, StoreCorrupted
 
@@ -34,6 +34,23 @@ class _Secret(str):
         )  # a part is shown by those who cut long strings before they show them
 
 
+class _ReadOnlyDict(dict[str, object]):
+    """A dict that nobody writes to, so that all token sets without further members can share one."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a TokenSet is read-only; make another one with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, object]]]:
+        return type(self), (dict(self),)  # unpickled at once, as items can't be added to it
+
+
+_NO_EXTRA: Final = _ReadOnlyDict()
+
+
 @dataclass(frozen=True, slots=True)
 class TokenKey:
     """Whose token set, at which provider. Both are non-empty strings of any length and content."""
@@ -53,7 +70,7 @@ class TokenSet:
     """What a token endpoint returned for a user (RFC 6749 §5.1).
 
     `expires_at` and `issued_at` are POSIX seconds, or None where unknown; `issued_at` is the moment the token
-    request was sent. `extra` holds the reply's other members; treat it as read-only. No secret shows in `repr`,
+    request was sent. `extra` holds the reply's other members, read-only. No secret shows in `repr`,
     in a formatted string, or in what `dataclasses.asdict` prints.
     """
 
@@ -64,7 +81,7 @@ class TokenSet:
     scope: str | None = None
     id_token: str | None = None
     issued_at: float | None = None
-    extra: Mapping[str, object] = field(default_factory=dict, hash=False)
+    extra: Mapping[str, object] = field(default_factory=_ReadOnlyDict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.access_token, str) or not self.access_token:
@@ -82,7 +99,7 @@ class TokenSet:
         set_field = object.__setattr__  # the way a frozen dataclass sets its own fields
         for name in ("access_token", "refresh_token", "id_token"):
             set_field(self, name, _strings_as(_Secret, getattr(self, name)))
-        set_field(self, "extra", _strings_as(_Secret, self.extra))
+        set_field(self, "extra", _ReadOnlyDict(_strings_as(_Secret, self.extra)) if self.extra else _NO_EXTRA)
 
     def __repr__(self) -> str:
         held = [name for name in ("refresh_token", "id_token") if getattr(self, name) is not None]

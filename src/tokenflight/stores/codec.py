@@ -6,11 +6,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from tokenflight.errors import StoreCorrupted
+from tokenflight.errors import StoreCorrupted, StoreError
 from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.tokens import FORMAT_VERSION, TokenKey, TokenSet
 
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+
+SEALED: Final = "sealed"
+"""The member that only an encrypted record has."""
 
 
 def new_version() -> Version:
@@ -22,7 +25,10 @@ class RecordCodec(Protocol):
     """How a store turns records into bytes and back. `JSONCodec` is the plain one."""
 
     def encode(self, key: TokenKey, record: StoredTokens) -> bytes:
-        """`record` as bytes that only `decode` with the same `key` takes."""
+        """`record` as bytes that only `decode` with the same `key` takes.
+
+        Raises `StoreError` if they would be too many for `decode`.
+        """
         ...
 
     def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
@@ -43,8 +49,12 @@ class JSONCodec:
 
 
 def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
-    """`record` as JSON, UTF-8, with `key` in it so that it can't be taken for another user's."""
-    return json.dumps(
+    """`record` as JSON, UTF-8, with `key` in it so that it can't be taken for another user's.
+
+    Raises `StoreError` if that is larger than `MAX_RECORD_BYTES`.
+    """
+    return json_bytes(
+        key,
         {
             "format_version": FORMAT_VERSION,
             "provider": key.provider,
@@ -54,29 +64,25 @@ def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
             "refused": record.refused,
             "tokens": record.tokens.to_dict(),
         },
-        indent=1,
-    ).encode()
+    )
 
 
 def decode_record(key: TokenKey, data: bytes) -> StoredTokens:
     """Read what `encode_record` wrote, or a token set in one of the older shapes of `TokenSet.from_dict`.
 
-    Raises `StoreCorrupted` for anything else, for a record of another key, and for a format of a later version.
+    Raises `StoreCorrupted` for anything else, for a record of another key, for a format of a later version, and with
+    the code ``encrypted`` for a record that `EncryptedCodec` wrote.
     """
     try:
         return _decode(key, data)
     except StoreCorrupted as exc:
-        raise StoreCorrupted(
-            f"the record of user {key.user_id!r} at {key.provider} can't be understood: {exc}; it was left as it is, "
-            "and a new login overwrites it",
-            code=exc.code,
-        ) from None
+        raise unreadable(key, exc) from None
 
 
 def decode_key(data: bytes) -> TokenKey | None:
     """The key in a record, or None if it does not tell."""
     try:
-        record = _json_object(data)
+        record = json_object(data)
     except StoreCorrupted:
         return None
     provider, user_id = record.get("provider"), record.get("user_id")
@@ -85,28 +91,20 @@ def decode_key(data: bytes) -> TokenKey | None:
     return None
 
 
-def _decode(key: TokenKey, data: bytes) -> StoredTokens:
-    record = _json_object(data)
-    tokens = record.get("tokens")
-    if not isinstance(tokens, Mapping):
-        # An older program's file has no version; what it holds is one.
-        digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-        return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
-    if record.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-        # Before all else: a later version may have moved any of the other members.
-        raise StoreCorrupted(
-            f"it has a format version other than this tokenflight knows, which is {FORMAT_VERSION}: upgrade it",
-            code="unsupported_format",
+def json_bytes(key: TokenKey, record: dict[str, Any]) -> bytes:
+    """The record of `key` as JSON, UTF-8; raises `StoreError` if it is too large to be read back."""
+    data = json.dumps(record, indent=1).encode()
+    if len(data) > MAX_RECORD_BYTES:
+        raise StoreError(
+            f"the record of user {key.user_id!r} at {key.provider} would be {len(data)} bytes large, and "
+            f"{MAX_RECORD_BYTES} is the most that is read back; nothing was written",
+            code="too_large",
         )
-    if (record.get("provider"), record.get("user_id")) != (key.provider, key.user_id):
-        raise StoreCorrupted("it belongs to another user or provider")
-    version, issuer, refused = record.get("version"), record.get("issuer"), record.get("refused", False)
-    if not isinstance(version, str) or not isinstance(issuer, str | None) or not isinstance(refused, bool):
-        raise StoreCorrupted("its version, issuer or refused member is missing or of the wrong type")
-    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused)
+    return data
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`; raises `StoreCorrupted` if there is none."""
     if len(data) > MAX_RECORD_BYTES:
         raise StoreCorrupted(f"it is larger than {MAX_RECORD_BYTES} bytes")
     try:
@@ -116,3 +114,44 @@ def _json_object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StoreCorrupted("it is not a JSON object")
     return value
+
+
+def require_known_format(record: dict[str, Any]) -> None:
+    """Raise `StoreCorrupted` if a later version wrote `record`. Before all else: it may have moved any other member."""
+    if record.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise StoreCorrupted(
+            f"it has a format version other than this tokenflight knows, which is {FORMAT_VERSION}: upgrade it",
+            code="unsupported_format",
+        )
+
+
+def require_names(key: TokenKey, record: dict[str, Any]) -> None:
+    """Raise `StoreCorrupted` unless `record` says that it is the one of `key`."""
+    if (record.get("provider"), record.get("user_id")) != (key.provider, key.user_id):
+        raise StoreCorrupted("it belongs to another user or provider")
+
+
+def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
+    """`error`, which says what is wrong with the record of `key`, as an error of its own."""
+    return StoreCorrupted(
+        f"the record of user {key.user_id!r} at {key.provider} can't be understood: {error}; it was left as it is, "
+        "and a new login overwrites it",
+        code=error.code,
+    )
+
+
+def _decode(key: TokenKey, data: bytes) -> StoredTokens:
+    record = json_object(data)
+    require_known_format(record)
+    if isinstance(record.get(SEALED), str):
+        raise StoreCorrupted("it is encrypted: give the store an EncryptedCodec with its key", code="encrypted")
+    tokens = record.get("tokens")
+    if not isinstance(tokens, Mapping):
+        # An older program's file has no version; what it holds is one.
+        digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+        return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
+    require_names(key, record)
+    version, issuer, refused = record.get("version"), record.get("issuer"), record.get("refused", False)
+    if not isinstance(version, str) or not isinstance(issuer, str | None) or not isinstance(refused, bool):
+        raise StoreCorrupted("its version, issuer or refused member is missing or of the wrong type")
+    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused)

@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from filelock import lock_descriptor, unlock_descriptor
-
 from tokenflight.errors import StoreError, StoreUnavailable
 
 LOCK_TIMEOUT_SECONDS: Final = 10.0
@@ -72,9 +70,12 @@ def read_file(path: Path, *, max_bytes: int) -> bytes | None:
 def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path` whole or not at all, durable on return. Callers hold a lock: the name aside is fixed."""
     aside = path.with_name(f".{path.name}.tmp")
-    with suppress(FileNotFoundError):
-        aside.unlink()  # left by a process that died while writing
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
+    try:
+        descriptor = os.open(aside, flags, 0o600)
+    except FileExistsError:  # left by a process that died while writing
+        aside.unlink()
+        descriptor = os.open(aside, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -104,6 +105,8 @@ def try_lock(path: Path) -> int | None:
     Returns what `release_lock` takes. The system frees the lock when the process dies. The file is never removed:
     a lock on a removed file would guard nothing.
     """
+    from filelock import lock_descriptor  # noqa: PLC0415 - a third of our time to import, for those who lock no files
+
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
     try:
         if lock_descriptor(descriptor, blocking=False):
@@ -117,6 +120,8 @@ def try_lock(path: Path) -> int | None:
 
 def release_lock(descriptor: int) -> None:
     """Free a lock taken with `try_lock`."""
+    from filelock import unlock_descriptor  # noqa: PLC0415 - as above
+
     try:
         unlock_descriptor(descriptor)  # closing alone frees nothing while a forked child has it open too
     finally:
