@@ -242,3 +242,17 @@ async def test_anything_with_headers_and_parameters_is_a_client_authentication(
 
     assert endpoint.forms[0]["client_assertion"] == "signed"
     assert endpoint.requests[0].headers["X-Client"] == "app"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "issuer"),
+    [
+        ("https://idp.example/token", "https://idp.example"),
+        ("https://IDP.example:443/other/token", "https://idp.example"),
+        ("https://idp.example:8443/token", "https://idp.example:8443"),
+        ("http://[::1]:80/token", "http://[::1]"),
+        ("http://127.0.0.1:8000/token", "http://127.0.0.1:8000"),
+    ],
+)
+def test_r11_the_issuer_is_the_origin_of_the_endpoint_however_it_is_written(endpoint: str, issuer: str) -> None:
+    assert OAuth2Provider(endpoint, PublicClient("app"), name="idp").issuer == issuer

@@ -186,6 +186,15 @@ def require_secure_url(name: str, url: object) -> None:
     raise ConfigurationError(f"{name} {problem}: {_words(url)!r}")
 
 
+def origin_of(url: str) -> str:
+    """The origin of `url`, which is one that `require_secure_url` takes (RFC 6454 §6.2)."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    authority = f"[{host}]" if ":" in host else host
+    default_port = {"https": 443, "http": 80}[parts.scheme]
+    return f"{parts.scheme}://{authority}" + ("" if parts.port in {None, default_port} else f":{parts.port}")
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` names this machine by its form alone; nothing is resolved."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -2,7 +2,6 @@
 
 import time
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -10,7 +9,7 @@ from tokenflight._checks import require_kind, require_text
 from tokenflight.errors import ConfigurationError, ReauthenticationRequired
 from tokenflight.providers.client_auth import ClientAuthentication
 from tokenflight.providers.http import ProviderClient
-from tokenflight.providers.messages import build_refresh_request, parse_token_reply, require_secure_url
+from tokenflight.providers.messages import build_refresh_request, origin_of, parse_token_reply, require_secure_url
 from tokenflight.tokens import TokenSet
 
 MAX_TIMEOUT_SECONDS: Final = 3600.0
@@ -49,8 +48,7 @@ class OAuth2Provider:
     @property
     def issuer(self) -> str:
         """The origin of the token endpoint: a refresh token obtained there is sent nowhere else."""
-        parts = urlsplit(self._token_endpoint)
-        return f"{parts.scheme}://{parts.netloc}"
+        return origin_of(self._token_endpoint)
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Ask the token endpoint for a new token set; see `Provider.renew`."""
