@@ -248,10 +248,40 @@ async def test_p7_a_renewal_does_not_make_a_removed_directory_again(store: FileT
     with pytest.raises(StoreUnavailable, match="is gone"):
         await store.replace(KEY, TOKENS, expected=version)
     assert not directory.exists()
-    assert await store.load(KEY) is None
-    assert await store.delete(KEY) is False
-    await store.save(KEY, TOKENS)
-    assert await store.load(KEY) is not None
+
+
+async def test_p7_a_directory_that_is_taken_away_logs_nobody_out_and_is_not_made_again(
+    store: FileTokenStore, directory: Path
+) -> None:
+    version = await store.save(KEY, TOKENS)
+    directory.rename(directory.with_name("away"))
+    for operation in (
+        store.load(KEY),
+        store.save(KEY, TOKENS),
+        store.replace(KEY, TOKENS, expected=version),
+        store.delete(KEY),
+        store.lease(KEY, timeout=0).__aenter__(),
+        anext(store.keys()),
+    ):
+        with pytest.raises(StoreUnavailable, match="is gone"):
+            await operation
+    assert not directory.exists()
+    directory.with_name("away").rename(directory)
+    assert (await store.replace(KEY, TOKENS, expected=version)) != version
+
+
+async def test_p7_a_directory_made_anew_by_another_process_is_no_logout_for_a_renewal(
+    store: FileTokenStore, directory: Path
+) -> None:
+    version = await store.save(KEY, TOKENS)
+    directory.rename(directory.with_name("away"))
+    for other in ("bob", "alice"):
+        await FileTokenStore(directory).save(TokenKey("another", other), TOKENS)
+        with pytest.raises(StoreUnavailable, match="is not the one it was"):
+            await store.replace(KEY, TOKENS, expected=version)
+    shutil.rmtree(directory)
+    directory.with_name("away").rename(directory)
+    assert (await store.replace(KEY, TOKENS, expected=version)) != version
 
 
 @pytest.mark.parametrize("replaced", ["tokens", "tokens/idp"])

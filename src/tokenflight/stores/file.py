@@ -34,13 +34,15 @@ class FileTokenStore(TokenStore):
 
     Files are readable by their owner alone and replaced whole: written aside, synced to disk, renamed. A file that
     others can read is refused. The lease is a lock on a file beside the record, freed by the system when its holder
-    dies. `codec` turns records into bytes; a user id is also in the file's name. On Windows all of it works but the
+    dies. A directory that is taken away, as by an unmounted disk, makes the store unavailable and logs nobody out.
+    `codec` turns records into bytes; a user id is also in the file's name. On Windows all of it works but the
     permissions.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, codec: RecordCodec = JSONCodec()) -> None:  # noqa: B008 - it has no state
         self._codec = codec
         self._directory = Path(os.path.realpath(Path(directory).expanduser()))
+        self._first_seen: tuple[int, int] | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._process = 0
 
@@ -111,7 +113,7 @@ class FileTokenStore(TokenStore):
             private_files.release_lock(lock)  # here, not in a thread: a second cancellation must not keep the lease
 
     async def _try_lease(self, path: Path) -> int | None:
-        attempt = self._submit(_try_lease, path)
+        attempt = self._submit(self._try_lock, path)
         try:
             return await asyncio.wrap_future(attempt)
         except asyncio.CancelledError:
@@ -150,34 +152,66 @@ class FileTokenStore(TokenStore):
     def _path(self, key: TokenKey, suffix: str = RECORD_SUFFIX) -> Path:
         return self._directory / file_name(key.provider) / f"{file_name(key.user_id)}{suffix}"
 
+    def _no_record(self, key: TokenKey) -> StoreError:
+        """What it means that there is no record to replace."""
+        if self._is_there() and _identity(self._directory) != self._first_seen:
+            # Made anew by another process while the disk was away: an empty directory is no logout.
+            return StoreUnavailable(f"the directory {self._directory} is not the one it was; bring that one back")
+        return StoreConflict(f"the record of user {key.user_id!r} at {key.provider} is gone")
+
+    def _is_there(self) -> bool:
+        """Whether the store's directory is there. Once it was, it has to be: an unmounted disk logs nobody out."""
+        there = private_files.has_directory(self._directory)
+        if there and self._first_seen is None:
+            self._first_seen = _identity(self._directory)
+        if not there and self._first_seen is not None:
+            raise StoreUnavailable(f"the directory {self._directory} is gone; bring it back, or start anew without it")
+        return there
+
+    def _has_directories(self, provider_directory: Path) -> bool:
+        """Whether the store's directory and the provider's one in it are there; refuse those that are not private."""
+        return self._is_there() and private_files.has_directory(provider_directory)
+
+    def _make_directories(self, provider_directory: Path) -> None:
+        """Make sure of the store's directory and the provider's one in it."""
+        if not self._is_there():
+            private_files.make_directory(self._directory)
+            self._is_there()  # seen from now on
+        private_files.make_directory(provider_directory)
+
     def _read(self, key: TokenKey, path: Path) -> StoredTokens | None:
-        if not _has_directories(path.parent):
+        if not self._has_directories(path.parent):
             return None
         data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
         return None if data is None else self._codec.decode(key, data)
 
     def _save(self, key: TokenKey, record: StoredTokens) -> Version:
         path = self._path(key)
-        _make_directories(path.parent)
+        self._make_directories(path.parent)
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
             private_files.write_file(path, self._codec.encode(key, record))
         return record.version
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version) -> Version:
-        # The directory is not made again: if it was taken away, as by an unmounted disk, that is no logout.
         path = self._path(key)
-        if not _has_directories(path.parent):
-            raise StoreUnavailable(f"the directory {path.parent} is gone")
+        if not self._has_directories(path.parent):
+            raise self._no_record(key)
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
             current = self._read(key, path)
-            if current is None or current.version != expected:
-                raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+            if current is None:
+                raise self._no_record(key)
+            if current.version != expected:
+                raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} has changed")
             private_files.write_file(path, self._codec.encode(key, record))
         return record.version
 
+    def _try_lock(self, path: Path) -> int | None:
+        self._make_directories(path.parent)
+        return private_files.try_lock(path)
+
     def _delete(self, key: TokenKey) -> bool:
         path = self._path(key)
-        if not _has_directories(path.parent):
+        if not self._has_directories(path.parent):
             return False
         with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
             return private_files.remove_file(path)
@@ -186,13 +220,8 @@ class FileTokenStore(TokenStore):
         if provider is not None:
             directories = [self._directory / file_name(provider)]
         else:
-            directories = list(self._directory.iterdir()) if self._directory.exists() else []
+            directories = list(self._directory.iterdir()) if self._is_there() else []
         return [directory for directory in directories if directory.is_dir() and not directory.is_symlink()]
-
-
-def _try_lease(path: Path) -> int | None:
-    _make_directories(path.parent)
-    return private_files.try_lock(path)
 
 
 def _release_unwanted(attempt: Future[int | None]) -> None:
@@ -200,15 +229,9 @@ def _release_unwanted(attempt: Future[int | None]) -> None:
         private_files.release_lock(lock)
 
 
-def _has_directories(provider_directory: Path) -> bool:
-    """Whether the store's directory and the provider's one in it are there; refuse those that are not private."""
-    return private_files.has_directory(provider_directory.parent) and private_files.has_directory(provider_directory)
-
-
-def _make_directories(provider_directory: Path) -> None:
-    """Make sure of the store's directory and the provider's one in it."""
-    private_files.make_directory(provider_directory.parent)
-    private_files.make_directory(provider_directory)
+def _identity(directory: Path) -> tuple[int, int]:
+    status = directory.stat(follow_symlinks=False)
+    return status.st_dev, status.st_ino
 
 
 def _records_in(directory: Path) -> Iterator[Path]:
