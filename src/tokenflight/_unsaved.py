@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from tokenflight._records import Records
@@ -32,12 +32,12 @@ class Renewal:
         return time.monotonic() - self.started
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Kept:
     renewal: Renewal
     lease: AsyncExitStack
     attempts: int = 1
-    task: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def record(self) -> StoredTokens:
@@ -64,7 +64,8 @@ class Unsaved:
         self._on_saved = on_saved
         self._on_dropped = on_dropped
         self._kept: dict[str, _Kept] = {}
-        self._closing = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def get(self, user_id: str) -> StoredTokens | None:
         """The record of `user_id` as it would be if it could be stored."""
@@ -76,26 +77,27 @@ class Unsaved:
         user_id = renewal.key.user_id
         kept = self._kept[user_id] = _Kept(renewal, lease)
         self._tell(kept, error)
-        kept.task = asyncio.get_running_loop().create_task(
-            self._save_until_stored(kept), name=f"tokenflight save {user_id}"
-        )
+        task = asyncio.get_running_loop().create_task(self._save_until_stored(kept), name=f"tokenflight save {user_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return kept.record
 
     def drop(self, user_id: str) -> None:
         """Give up the renewal of `user_id`: a login or logout has taken its place in the store."""
         kept = self._kept.pop(user_id, None)
-        if kept is not None and kept.task is not None:
-            kept.task.cancel()
+        if kept is not None:
+            kept.wake.set()  # not cancelled: a task cancelled before its first step would never give the lease back
 
     async def aclose(self) -> None:
         """Try once more to store what is kept.
 
         Raises `StoreUnavailable` if that fails: the users it names have lost their refresh tokens.
         """
-        self._closing.set()
-        tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        self._closing = True
+        for kept in self._kept.values():
+            kept.wake.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._kept:
             users = ", ".join(repr(user_id) for user_id in sorted(self._kept)[:10])
             raise StoreUnavailable(
@@ -108,8 +110,12 @@ class Unsaved:
         key, pause = kept.renewal.key, FIRST_PAUSE_SECONDS
         async with kept.lease:  # kept for as long as the store holds a spent refresh token
             while True:
-                last = await self._closing_within(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await kept.wake.wait()
+                if not self._is_kept(kept):
+                    return
+                pause, last = min(pause * 2, LONGEST_PAUSE_SECONDS), self._closing
                 try:
                     record = await self._save(kept)
                 except TokenflightError as exc:
@@ -118,6 +124,8 @@ class Unsaved:
                     if last:
                         return
                     continue
+                if not self._is_kept(kept):
+                    return  # a login or logout came while it was being stored, and was told so already
                 del self._kept[key.user_id]
                 if record is None:
                     self._announce(RenewalDiscarded(key.user_id, key.provider, kept.renewal.duration))
@@ -139,12 +147,8 @@ class Unsaved:
             current = await self._records.load(renewal.key)
             return current if current is not None and current.tokens == renewal.tokens else None
 
-    async def _closing_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._closing.wait()
-        except TimeoutError:
-            return False
+    def _is_kept(self, kept: _Kept) -> bool:
+        return self._kept.get(kept.renewal.key.user_id) is kept
 
     def _tell(self, kept: _Kept, error: TokenflightError) -> None:
         renewal = kept.renewal

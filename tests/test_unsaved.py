@@ -1,0 +1,154 @@
+"""A renewal that can't be stored yet: what logins, logouts, closing and an absent disk do to it."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import time_machine
+
+from minting import EXPIRED, Minting, renewed_of, stored
+from support import login, until_told
+from tokenflight import (
+    FileTokenStore,
+    Lease,
+    MemoryTokenStore,
+    OIDCProvider,
+    SaveRecovered,
+    StoreUnavailable,
+    TokenEvent,
+    TokenflightError,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    Version,
+    _records,
+)
+from tokenflight.testing import FakeProvider
+
+
+@pytest.mark.parametrize("asks", ["here", "there", "a new process"])
+async def test_p7_a_directory_that_is_gone_for_a_while_is_no_logout_though_others_are_renewed_meanwhile(
+    fake: FakeProvider, provider: OIDCProvider, events: list[TokenEvent], tmp_path: Path, asks: str
+) -> None:
+    directory, aside = tmp_path / "tokens", tmp_path / "moved"
+    async with (
+        TokenRefresher(provider, FileTokenStore(directory), on_event=events.append) as here,
+        TokenRefresher(provider, FileTokenStore(directory)) as there,
+        TokenRefresher(provider, FileTokenStore(directory)) as new,
+    ):
+        for user_id in ("alice", "bob"):
+            await here.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        await there.load_tokens("bob")
+        with fake.hold(after=True) as gate:
+            caller = asyncio.create_task(here.get_valid_token("alice"))
+            await gate.reached()
+            directory.rename(aside)  # as a disk that is unmounted
+        renewed = await caller
+        with pytest.raises(TokenflightError):
+            await {"here": here, "there": there, "a new process": new}[asks].get_valid_token("bob")
+        await asyncio.sleep(0.3)
+        shutil.rmtree(directory, ignore_errors=True)  # hidden again by the mount
+        aside.rename(directory)
+        await until_told(events, SaveRecovered)
+        assert await there.load_tokens("alice") == renewed
+        await there.get_valid_token("bob")
+    assert fake.reuses() == 0
+
+
+class ReconnectingStore(MemoryTokenStore):
+    """While `lost`, replies come all at once: the write failed, the logout was carried out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = True
+        self.waiting = 0
+        self.back = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.waiting += 1
+        await self.back.wait()
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        if self.lost:
+            await self.wait()
+            raise StoreUnavailable("connection lost")
+        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+    async def delete(self, key: TokenKey) -> bool:
+        deleted = await super().delete(key)
+        if self.lost:
+            await self.wait()
+        return deleted
+
+
+async def test_s6_a_logout_at_the_moment_a_save_fails_leaves_no_lease_behind(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_records, "LEASE_TIMEOUT_SECONDS", 0.1)
+    store = ReconnectingStore()
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store) as refresher:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        while store.waiting < 1:  # noqa: ASYNC110 - turn by turn
+            await asyncio.sleep(0)
+        logout = asyncio.create_task(refresher.delete_tokens("alice"))
+        while store.waiting < 2:  # noqa: ASYNC110 - turn by turn
+            await asyncio.sleep(0)
+        store.back.set()
+        await asyncio.gather(caller, logout, return_exceptions=True)
+        store.lost = False
+        await refresher.save_tokens("alice", EXPIRED)
+        assert await refresher.get_valid_token("alice") == renewed_of("alice")
+
+
+class FullStore(MemoryTokenStore):
+    """Takes no renewals, and takes its time when a lease is given back."""
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        raise StoreUnavailable("full")
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._slow_lease(key, timeout)
+
+    @asynccontextmanager
+    async def _slow_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        async with super().lease(key, timeout=timeout) as lease:
+            yield lease
+        await asyncio.sleep(0.05)
+
+
+async def test_l3_closing_waits_for_the_lease_of_a_renewal_that_a_logout_made_void(
+    clock: time_machine.Traveller,
+) -> None:
+    store = FullStore()
+    await stored(store, "alice")
+    refresher = TokenRefresher(Minting(), store)
+    await refresher.get_valid_token("alice")
+    await refresher.delete_tokens("alice")
+    await refresher.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_p1_a_login_that_fails_too_gives_up_nothing_of_what_waits_to_be_stored(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(FullStore):
+        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+            raise StoreUnavailable("full")
+
+    store = Failing()
+    await MemoryTokenStore.save(store, TokenKey(Minting.name, "alice"), EXPIRED)
+    refresher = TokenRefresher(Minting(), store)
+    renewed = await refresher.get_valid_token("alice")
+    with pytest.raises(StoreUnavailable):
+        await refresher.save_tokens("alice", TokenSet("login"))
+    assert await refresher.get_valid_token("alice") == renewed
+    with pytest.raises(StoreUnavailable, match="alice"):
+        await refresher.aclose()
