@@ -242,9 +242,11 @@ async def test_x9_a_login_whose_reply_comes_after_a_logout_does_not_bring_the_us
     store.may_answer.clear()
     saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice")))
     await asyncio.sleep(0)
-    await refresher.delete_tokens("alice")
+    leaving = asyncio.create_task(refresher.delete_tokens("alice"))
+    await asyncio.sleep(0.01)
     store.may_answer.set()
-    await saving
+    await asyncio.gather(saving, leaving)
+    assert await refresher.load_tokens("alice") is None
     with pytest.raises(ReauthenticationRequired):
         await refresher.get_valid_token("alice")
 
@@ -319,4 +321,63 @@ async def test_x8_of_two_forced_renewals_at_the_same_moment_one_renews_and_one_a
             theirs = asyncio.create_task(there.refresh_token("alice"))
             await asyncio.sleep(0.01)
         assert await ours == await theirs
+    assert fake.requests() == 1
+
+
+class SlowToCreate(ScriptedStore):
+    """Its first save takes its time before it happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        if not self.reached.is_set():
+            self.reached.set()
+            await self.go.wait()
+        return await super().save(key, tokens, issuer=issuer)
+
+
+@pytest.mark.parametrize("what", ["x9 logout", "x10 login"])
+async def test_x9_x10_a_row_that_is_being_stored_wins_over_no_login_and_no_logout(
+    fake: FakeProvider, provider: OIDCProvider, what: str
+) -> None:
+    store = SlowToCreate()
+    async with TokenRefresher(provider, store) as refresher:
+        caller = asyncio.create_task(refresher.ensure_valid_token("alice", login(fake, "alice", life_left=-1)))
+        await store.reached.wait()
+        latest = login(fake, "alice")
+        leaving = asyncio.create_task(
+            refresher.save_tokens("alice", latest) if what == "x10 login" else refresher.delete_tokens("alice")
+        )
+        await asyncio.sleep(0.01)
+        store.go.set()
+        await asyncio.wait([caller, leaving])
+        assert await refresher.load_tokens("alice") == (latest if what == "x10 login" else None)
+    assert fake.reuses() == 0
+
+
+async def test_a_provider_that_raises_a_lease_timeout_of_its_own_fails_the_flight_at_once(
+    store: ScriptedStore,
+) -> None:
+    class Chained:
+        name = "outer"
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            raise LeaseTimeout("the inner refresher's store is busy")
+
+    async with TokenRefresher(Chained(), store) as refresher, asyncio.timeout(5):
+        await refresher.save_tokens("alice", TokenSet("access", refresh_token="refresh", expires_at=1.0))
+        with pytest.raises(LeaseTimeout, match="inner"):
+            await refresher.get_valid_token("alice")
+
+
+async def test_refresh_token_renews_though_the_record_was_rewritten_with_the_same_tokens(
+    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore, provider: OIDCProvider
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    await store.save(TokenKey(provider.name, "alice"), tokens)  # as under another key of encryption
+    assert await refresher.refresh_token("alice") != tokens
     assert fake.requests() == 1

@@ -12,7 +12,7 @@ from tokenflight._flight import Flight
 from tokenflight._memory import Copy
 from tokenflight.errors import TokenflightError
 from tokenflight.events import TokenEvent
-from tokenflight.stores.base import StoredTokens, Version
+from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenKey, TokenSet
 
 E = TypeVar("E", bound=TokenEvent)
@@ -38,12 +38,14 @@ NOTHING_MORE: Final = Need()
 class Landing:
     """How a flight ended: with a record, or with an error and the last record known, if any.
 
-    `renewed` tells that the record was written after the flight had been asked for, by it or by somebody else.
+    `renewed` tells that the record was written after the flight had been asked for, by it or by somebody else; `lost`
+    that a login or logout won over what the provider returned.
     """
 
     record: StoredTokens | None
     error: TokenflightError | None = None
     renewed: bool = False
+    lost: bool = False
     event: TokenEvent | None = None
 
 
@@ -52,7 +54,7 @@ class Course:
     """What a flight knows on its way.
 
     `copy` is what memory held at the start; `record` what the store holds as far as the flight knows, and `read_at`
-    since when it knows, in POSIX seconds, if better than `copy`. `set_out_from` is the version to be renewed: any
+    since when it knows, in POSIX seconds, if better than `copy`. `set_out_from` is the token set to be renewed: any
     other one was written meanwhile by somebody else. `asked` tells whether the provider was asked, `spent` is the
     refresh token that the flight used up.
     """
@@ -63,7 +65,7 @@ class Course:
     flight: Flight[Landing]
     record: StoredTokens | None = field(init=False)
     read_at: float | None = None
-    set_out_from: Version | None = None
+    set_out_from: TokenSet | None = None
     asked: bool = False
     spent: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -99,7 +101,7 @@ class Course:
 
     def has_changed(self, record: StoredTokens) -> bool:
         """Whether somebody else wrote `record` since the flight was asked for."""
-        return record.version != self.set_out_from
+        return record.tokens != self.set_out_from
 
     def is_known(self, record: StoredTokens) -> bool:
         """Whether `record` is the very one that memory held at the start."""

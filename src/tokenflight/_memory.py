@@ -1,8 +1,6 @@
 """What a refresher remembers: copies of records, ready for a fast path of one look-up, and rejected access tokens."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -58,7 +56,6 @@ class Memory:
     def __init__(self, policy: RefreshPolicy) -> None:
         self._policy = policy
         self._rejected: dict[str, tuple[str, ...]] = {}
-        self._writes: dict[str, list[Write]] = {}
         self.copies: dict[str, Copy] = {}
 
     def keep(self, user_id: str, record: StoredTokens, read_at: float, *, spent: str | None = None) -> None:
@@ -73,32 +70,10 @@ class Memory:
         self.copies[user_id] = Copy(record, read_at, min(fast_until, read_at + trusted_seconds), trusted_seconds, spent)
         if len(self.copies) > self._policy.max_cached_users:
             del self.copies[next(iter(self.copies))]
-        self.disturb_writes(user_id)
 
     def drop_copy(self, user_id: str) -> None:
         """Drop the copy, so that the store is read next time."""
         self.copies.pop(user_id, None)
-
-    @contextmanager
-    def writing(self, user_id: str) -> Iterator["Write"]:
-        """A login or logout that is on its way to the store. Drops the copy at its end, however it ends."""
-        write = Write()
-        under_way = self._writes.setdefault(user_id, [])
-        write.is_disturbed = bool(under_way)
-        self.disturb_writes(user_id)
-        under_way.append(write)
-        try:
-            yield write
-        finally:
-            under_way.remove(write)
-            if not under_way:
-                del self._writes[user_id]
-            self.drop_copy(user_id)
-
-    def disturb_writes(self, user_id: str) -> None:
-        """Note that the record of `user_id` was read or written beside the writes under way."""
-        for write in self._writes.get(user_id, ()):
-            write.is_disturbed = True
 
     def reject(self, user_id: str, access_token: str) -> None:
         """Remember that an API rejected `access_token`."""
@@ -121,10 +96,3 @@ class Memory:
         if self.is_rejected(user_id, tokens):
             others = tuple(token for token in self._rejected[user_id] if token != tokens.access_token)
             self._rejected[user_id] = others
-
-
-@dataclass(slots=True)
-class Write:
-    """A write under way. `is_disturbed` tells that another one overlapped it: which came last, only the store knows."""
-
-    is_disturbed: bool = False

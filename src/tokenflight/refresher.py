@@ -9,11 +9,12 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from tokenflight import _failures
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
@@ -91,6 +92,7 @@ class TokenRefresher:
             on_dropped=lambda key: self._memory.drop_copy(key.user_id),
         )
         self._decide = Decisions(policy, self._memory, self._unsaved, self._cool_downs)
+        self._write_locks = WeakValueDictionary[str, asyncio.Lock]()  # each as long as somebody has or wants it
         self._slots = asyncio.Semaphore(policy.max_concurrent_renewals)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -158,14 +160,10 @@ class TokenRefresher:
         """Store the `tokens` of a login. It wins over what is stored and over a renewal under way."""
         require_kind("tokens", tokens, TokenSet)
         key = self._key(user_id)
-        with self._memory.writing(user_id) as write:
-            try:
-                record = await self._records.save(key, tokens)
-                self._overtaken(user_id)
-            finally:
-                self._flights.overtake(user_id)  # also if cancelled: it may have been stored
+        async with self._overtaking(user_id):
+            record = await self._records.save(key, tokens)
         self._memory.vouch(user_id, tokens)
-        if not write.is_disturbed and self._flights.get(user_id) is None:  # otherwise only the store knows who was last
+        if self._flights.get(user_id) is None:  # otherwise only the store knows who was last
             self._memory.keep(user_id, record, _now())
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
@@ -179,13 +177,8 @@ class TokenRefresher:
         It wins over a renewal under way. The provider is not told.
         """
         key = self._key(user_id)
-        with self._memory.writing(user_id):
-            try:
-                was_there = await self._records.delete(key)
-                self._overtaken(user_id)
-            finally:
-                self._flights.overtake(user_id)  # also if cancelled: it may have been deleted
-        return was_there
+        async with self._overtaking(user_id):
+            return await self._records.delete(key)
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
@@ -247,16 +240,28 @@ class TokenRefresher:
             if flight.overtaken:
                 need = replace(need, renewal=False, offered=None)  # a login or logout is the last word
             elif joined and not self._decide.meets(user_id, landing, need):
-                continue  # another caller's flight brought less than this one needs: look again
+                # Another caller's flight brought less than this one needs: look again; after a logout, without a row.
+                need = replace(need, offered=None) if landing.lost else need
             elif landing.error is not None:
                 return self._serve_or_raise(user_id, landing.record, landing.error, need)
             elif landing.record is not None:
                 return landing.record.tokens
 
-    def _overtaken(self, user_id: str) -> None:
-        """A login or logout of `user_id` is stored: what failed before or waits to be stored is past."""
-        self._unsaved.drop(user_id)
-        self._cool_downs.clear(user_id)
+    def _writing(self, user_id: str) -> asyncio.Lock:
+        """Guards who writes last where the store can't: logins and logouts, and what creates a record."""
+        return self._write_locks.setdefault(user_id, asyncio.Lock())
+
+    @asynccontextmanager
+    async def _overtaking(self, user_id: str) -> AsyncGenerator[None, None]:
+        """Write a login or logout, which wins over the flight under way."""
+        async with self._writing(user_id):
+            try:
+                yield
+                self._unsaved.drop(user_id)  # what failed before or waits to be stored is past
+                self._cool_downs.clear(user_id)
+            finally:  # also if cancelled or failed: it may have been stored
+                self._flights.overtake(user_id)
+                self._memory.drop_copy(user_id)
 
     def _renew_in_background(self, user_id: str, copy: Copy) -> None:
         key = self._records.key(user_id)
@@ -300,13 +305,13 @@ class TokenRefresher:
         """Read the record without a lease, unless the copy in memory is trusted; None if it has to be renewed."""
         copy = course.copy
         if copy is not None and copy.is_trusted(_now()) and not copy.record.refused:
-            course.set_out_from = copy.record.version
+            course.set_out_from = copy.tokens
             return None
         record = course.found(await self._records.load(course.key))
         if record is None:
             return None
         # Who asks for a renewal wants one from now on; for others, one since the copy was made will do.
-        course.set_out_from = record.version if copy is None or course.need.renewal else copy.record.version
+        course.set_out_from = record.tokens if copy is None or course.need.renewal else copy.tokens
         if self._decide.fits(course, record):
             return Landing(record)
         if record.refused and self._decide.covers_offer(course.key.user_id, record.tokens, course.need):
@@ -327,8 +332,11 @@ class TokenRefresher:
     async def _adopt_or_ask(self, course: Course, lease: AsyncExitStack) -> Landing | Renewal | None:
         """Take the lease and see. None if the lease lapsed before the provider was asked."""
         async with self._slots:  # taken first, so that no more leases are held than the policy has slots
-            with suppress(LeaseTimeout):
+            try:
                 held = await lease.enter_async_context(self._records.lease(course.key, wait=False))
+            except LeaseTimeout:
+                pass
+            else:
                 return await self._adopt_or_ask_under(held, course, slot=nullcontext())
         # Somebody else is at it. Waiting for them keeps no slot from other users.
         try:
@@ -364,14 +372,15 @@ class TokenRefresher:
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
         while True:
-            record = course.found(await self._records.load(course.key))
-            offered = self._decide.better_offer(course, record)
-            if offered is None or course.flight.overtaken:
-                return record
-            with suppress(StoreConflict):  # somebody else was faster: read again
-                record = await self._records.succeed(course.key, offered, record)
-                course.set_out_from = record.version
-                return course.found(record)
+            async with self._writing(course.key.user_id):
+                record = course.found(await self._records.load(course.key))
+                offered = self._decide.better_offer(course, record)
+                if offered is None or course.flight.overtaken:
+                    return record
+                with suppress(StoreConflict):  # somebody else was faster: read again
+                    record = await self._records.succeed(course.key, offered, record)
+                    course.set_out_from = record.tokens
+                    return course.found(record)
 
     async def _after_refusal(
         self, course: Course, record: StoredTokens | None, refusal: ReauthenticationRequired
@@ -395,13 +404,13 @@ class TokenRefresher:
         key, tokens = course.key, renewal.tokens
         course.spent = None if renewal.before is None else renewal.before.tokens.refresh_token
         try:
-            record = await self._records.succeed(key, tokens, renewal.before)
+            record = await self._store_renewed(course, renewal)
         except StoreConflict:
             # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
             course.found(None)
             self._announce(course.event(RenewalDiscarded))
             login = course.found(await self._records.load(key))
-            return Landing(login, _failures.logged_out(key) if login is None else None, renewed=True)
+            return Landing(login, _failures.logged_out(key) if login is None else None, renewed=True, lost=True)
         except TokenflightError as exc:
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
@@ -411,6 +420,14 @@ class TokenRefresher:
         self._cool_downs.clear(key.user_id)
         self._memory.vouch(key.user_id, tokens)
         return Landing(course.found(record), renewed=True, event=event)
+
+    async def _store_renewed(self, course: Course, renewal: Renewal) -> StoredTokens:
+        if renewal.before is not None:
+            return await self._records.succeed(renewal.key, renewal.tokens, renewal.before)
+        async with self._writing(renewal.key.user_id):
+            if course.flight.overtaken:
+                raise StoreConflict("the user has logged in or out meanwhile")
+            return await self._records.succeed(renewal.key, renewal.tokens, None)
 
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
         event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
