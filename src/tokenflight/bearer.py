@@ -13,11 +13,11 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _NOT_ABOUT_THE_TOKEN: Final = frozenset({"insufficient_scope", "invalid_request"})
 
 _CHALLENGE_PART: Final = re.compile(
-    r"""\s*,*\s*
-    (?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)
-    (?:\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]*)))?""",
+    r"""(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)
+    (?:\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>[^\s,"]*+)))?""",
     re.VERBOSE,
 )
+"""Possessive throughout: the field is the API's, and no text in it may take more than linear time."""
 
 
 class URL(Protocol):

@@ -350,7 +350,7 @@ def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None
         expires_at = None
     else:
         expires_at = 0.0 if issued_at is None else issued_at + lifetime
-    return issued_at, expires_at
+    return issued_at, _seconds(expires_at)  # a sum of two large numbers may be infinite
 
 
 def _is_nested_too_deeply(value: object, levels: int = MAX_NESTING) -> bool:

@@ -20,7 +20,7 @@ from tokenflight.errors import (
     ReauthenticationRequired,
     TokenRefreshError,
 )
-from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
+from tokenflight.providers.client_auth import ClientAuthentication, ClientSecretBasic, ClientSecretPost, PublicClient
 from tokenflight.providers.messages import (
     MAX_ERROR_TEXT_LENGTH,
     MAX_RETRY_AFTER_SECONDS,
@@ -409,3 +409,26 @@ def test_r6_whatever_arrives_is_a_token_set_or_an_error_of_the_tree(
     assert isinstance(outcome, TokenRefreshError) or 200 <= status < 300
     assert isinstance(outcome, TokenRefreshError) or outcome.refresh_token or previous is None
     assert REFRESH_TOKEN not in f"{outcome} {outcome!r}"
+
+
+@pytest.mark.parametrize("client", [ClientSecretBasic("app", "s3 cr&t+"), ClientSecretPost("app", "s3 cr&t+")])
+@pytest.mark.parametrize("echoed", ["s3 cr&t+", "s3+cr%26t%2B", "s3%20cr%26t%2B"])
+def test_l1_a_client_secret_that_the_provider_echoes_is_not_shown(client: ClientAuthentication, echoed: str) -> None:
+    request = build_refresh_request(ENDPOINT, REFRESH_TOKEN, client)
+    answer = reply({"error": "invalid_client", "error_description": f"wrong secret {echoed}!"}, 401)
+    with pytest.raises(ProviderMisconfigured) as caught:
+        parse_token_reply(answer, previous=None, sent_at=NOW, user_id="alice", provider="idp", secrets=request.secrets)
+    assert caught.value.error_description == "wrong secret ***!"
+
+
+def test_an_error_that_contains_a_secret_is_still_understood() -> None:
+    with pytest.raises(ReauthenticationRequired) as caught:
+        parse_token_reply(
+            reply({"error": "invalid_grant"}, 400),
+            previous=None,
+            sent_at=NOW,
+            user_id="alice",
+            provider="idp",
+            secrets=["grant"],
+        )
+    assert caught.value.error == "invalid_***"

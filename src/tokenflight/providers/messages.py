@@ -3,6 +3,7 @@
 No I/O here. Whatever bytes a reply holds, parsing it returns a token set or raises inside the error tree.
 """
 
+import base64
 import json
 import re
 import time
@@ -12,7 +13,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, Final, TypedDict
-from urllib.parse import quote, quote_plus, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode, urlsplit
 
 from tokenflight.errors import (
     ConfigurationError,
@@ -54,8 +55,13 @@ class Request:
 
     @property
     def secrets(self) -> list[str]:
-        """The parameters that no error may show."""
-        return [value for name, value in (self.parameters or {}).items() if name not in _PUBLIC_PARAMETERS]
+        """What no error may show: parameters, and the password in a Basic header."""
+        secrets = [value for name, value in (self.parameters or {}).items() if name not in _PUBLIC_PARAMETERS]
+        scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
+        if scheme == "Basic":
+            _, _, password = base64.b64decode(credentials).decode().partition(":")
+            secrets += [credentials, password, unquote_plus(password)]
+        return [secret for secret in secrets if secret]
 
     @property
     def content(self) -> bytes:
@@ -219,6 +225,7 @@ def _error_for(reply: Reply, *, secrets: Collection[str], user_id: str, provider
         members = _json_object(reply.body)
     except InvalidProviderResponse:
         members = {}
+    kind = _words(members.get("error"))  # classified as it is, and shown without what it may echo
     error = _words(members.get("error"), secrets) or None
     description = _words(members.get("error_description"), secrets) or None
     details = _Details(user_id=user_id, provider=provider, error=error, error_description=description)
@@ -227,13 +234,13 @@ def _error_for(reply: Reply, *, secrets: Collection[str], user_id: str, provider
         what += f" and the error {error}" + (f" ({description})" if description else "")
 
     # The status of a struggling server comes before its words: a 5xx is never a logout.
-    if status in _BUSY_STATUSES or status >= 500 or error in _TRY_LATER:
+    if status in _BUSY_STATUSES or status >= 500 or kind in _TRY_LATER:
         code = "rate_limited" if status == 429 else "server_error"
         return ProviderUnavailable(f"{what}; try again later", code=code, retry_after=_retry_after(reply), **details)
     if 300 <= status < 400:
         advice = "a redirect of a token request is not followed: configure the endpoint it leads to"
         return ProviderMisconfigured(f"{what}; {advice}", code="redirected", **details)
-    if error in _LOGIN_AGAIN:
+    if kind in _LOGIN_AGAIN:
         return ReauthenticationRequired(f"{what}; send the user through login again", code="refused", **details)
     if error is not None:
         advice = "check the client's registration and this app's settings"
@@ -269,7 +276,8 @@ def _words(value: object, secrets: Collection[str] = ()) -> str:
     if not isinstance(value, str):
         return ""
     for secret in secrets:
-        for written in {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}:
+        data = secret.encode("utf-8", "surrogatepass")
+        for written in {secret, quote(data), quote(data, safe=""), quote_plus(data)}:
             value = value.replace(written, "***")
     return re.sub(r"[^ -~]+", " ", value[:MAX_ERROR_TEXT_LENGTH]).strip()
 
