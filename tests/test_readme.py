@@ -14,13 +14,13 @@ import tokenflight
 from support import login
 from tokenflight import (
     MemoryTokenStore,
-    OIDCProvider,
     RefreshPolicy,
     TokenflightError,
+    TokenKey,
     TokenRefresher,
     TokenSet,
-    TokenStore,
 )
+from tokenflight.stores.encryption import new_key
 from tokenflight.testing import FakeProvider
 
 README: Final = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -79,13 +79,27 @@ async def test_the_web_app(fake: FakeProvider, issuer: str, tmp_path: Path) -> N
 
 
 async def test_system_b_the_cron_job_goes_on_after_one_users_failure(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: TokenStore
+    fake: FakeProvider, refresher: TokenRefresher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for user_id in ("alice", "bob", "carol"):
         await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
     fake.revoke("bob")
-    outcomes = await run("refresh_all")["refresh_all"](refresher, store, provider.name)
-    assert outcomes == {"alice": "valid", "bob": "refused", "carol": "valid"}
+    assert await run("keep_alive")["keep_alive"](refresher) == ["bob"]
+    assert "3 users, 2 renewed" in capsys.readouterr().out
+
+
+async def test_encrypted_records_and_a_change_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run("change_the_key", directory=tmp_path / "tokens")
+    old, new = new_key(), new_key()
+    key = TokenKey("idp", "alice")
+    monkeypatch.setenv("TOKEN_KEYS", old)
+    await names["encrypted_store"]().save(key, TokenSet("access"))
+    monkeypatch.setenv("TOKEN_KEYS", new)
+    assert await names["change_the_key"]() == {"alice": "unknown_key"}
+    monkeypatch.setenv("TOKEN_KEYS", f"{new} {old}")
+    assert await names["change_the_key"]() == {}
+    monkeypatch.setenv("TOKEN_KEYS", new)
+    assert (await names["encrypted_store"]().load(key)).tokens == TokenSet("access")
 
 
 async def test_a_provider_without_refresh_tokens(fake: FakeProvider, issuer: str) -> None:
