@@ -2,10 +2,7 @@
 
 import asyncio
 import logging
-import secrets
-import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, Final
@@ -17,6 +14,7 @@ from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
+from tokenflight.stores.lapsing import LapsingLease, lapse_clock
 from tokenflight.stores.redis_session import POLL_SECONDS, Script, Session, as_client, open_client
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -174,7 +172,7 @@ class RedisTokenStore(TokenStore):
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        lease = _LapsingLease(self._session, self._name(key, "lease"), self._lease_duration)
+        lease = _RedisLease(self._session, self._name(key, "lease"), self._lease_duration)
         if not await lease.take(timeout):
             raise LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s")
         try:
@@ -248,23 +246,17 @@ class RedisTokenStore(TokenStore):
             return None
 
 
-class _LapsingLease(Lease):
-    """A lease that lapses where it is not extended in time. The time is counted here, from before each asking."""
+class _RedisLease(LapsingLease):
+    """A lease that is taken, extended and given back by scripts."""
 
-    __slots__ = ("_duration", "_extending", "_held_until", "_name", "_owner", "_session", "_timer")
+    __slots__ = ("_extending", "_name", "_session", "_timer")
 
     def __init__(self, session: Callable[[], Session], name: str, duration: float) -> None:
+        super().__init__(duration)
         self._session = session  # asked for each time: the store may have been closed meanwhile, and open again
         self._name = name
-        self._duration = duration
-        self._owner = secrets.token_hex(16)
-        self._held_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._extending: asyncio.Task[None] | None = None
-
-    def is_held(self) -> bool:
-        """See `Lease.is_held`."""
-        return _clock() < self._held_until
 
     async def take(self, timeout: float) -> bool:
         """Take the lease as soon as it is free; say whether it was within `timeout` seconds."""
@@ -290,14 +282,14 @@ class _LapsingLease(Lease):
             self._timer.cancel()
         if self._extending is not None:
             self._extending.cancel()
-        self._held_until = 0.0
+        self.lose()
         await self._session().outcome(self._begin_to_release())
 
     async def _try_to_take(self) -> float | None:
         """Take the lease if it is free; otherwise say in how many seconds to try again."""
-        asked_at = _clock()
+        asked_at = lapse_clock()
         try:
-            left = await self._session().run(TAKE, self._name, self._owner, _milliseconds(self._duration))
+            left = await self._session().run(TAKE, self._name, self.owner, _milliseconds(self.duration))
         except asyncio.CancelledError:
             with suppress(StoreError):
                 await self.release()  # it may have been given
@@ -307,37 +299,35 @@ class _LapsingLease(Lease):
             raise
         if left is not None:
             return min(left / 1000 + 0.001, POLL_SECONDS) if left >= 0 else POLL_SECONDS
-        self._held_until = asked_at + self._duration
+        self.extend(asked_at)
         # A timer, not a task: nearly all leases are given back before it is time.
         self._timer = asyncio.get_running_loop().call_later(self._pause, self._start_extending)
         return None
 
     @property
     def _pause(self) -> float:
-        return self._duration / EXTENSIONS_PER_DURATION
+        return self.duration / EXTENSIONS_PER_DURATION
 
     def _start_extending(self) -> None:
         self._extending = asyncio.get_running_loop().create_task(self._extend_again_and_again())
 
     async def _extend_again_and_again(self) -> None:
         while True:
-            asked_at = _clock()
+            asked_at = lapse_clock()
             # Given up by the timeout, it may still happen later: it extends nobody else's lease.
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(self._pause):
-                    still_ours = await self._session().run(
-                        EXTEND, self._name, self._owner, _milliseconds(self._duration)
-                    )
+                    still_ours = await self._session().run(EXTEND, self._name, self.owner, _milliseconds(self.duration))
                 if not still_ours:
-                    self._held_until = 0.0
+                    self.lose()
                     _logger.warning("the lease %s lapsed while it was held", self._name)
                     return
-                self._held_until = asked_at + self._duration
+                self.extend(asked_at)
             await asyncio.sleep(self._pause)
 
     def _begin_to_release(self) -> asyncio.Task[Any]:
         session = self._session()
-        return session.begin(RELEASE, self._name, self._owner, session.channel)
+        return session.begin(RELEASE, self._name, self.owner, session.channel)
 
 
 def _quoted(text: str) -> str:
@@ -352,8 +342,3 @@ def _positive_seconds(name: str, value: float) -> float:
     if _milliseconds(checked_seconds(name, value)) < 1:
         raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r:.40}")
     return value
-
-
-def _clock() -> float:
-    """Seconds that also pass while the process stands still and, on Linux, while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()

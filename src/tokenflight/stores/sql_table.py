@@ -1,0 +1,72 @@
+"""The table of a SQL store: its columns, and how names and records go into them."""
+
+import hashlib
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from sqlalchemy import Column, Dialect, Double, LargeBinary, MetaData, String, Table, Text, TypeDecorator
+
+from tokenflight.stores.codec import MAX_RECORD_BYTES
+from tokenflight.tokens import TokenKey
+
+TABLE_NAME: Final = "tokenflight_tokens"
+_NOT_STORABLE: Final = re.compile("[%\x00\ud800-\udfff]")
+
+
+def token_table(metadata: MetaData, name: str = TABLE_NAME, *, schema: str | None = None) -> Table:
+    """The table of a `SQLTokenStore`, for an app that has it in its own metadata and makes it in its migrations."""
+    return Table(
+        name,
+        metadata,
+        Column("id", String(64), primary_key=True, comment="SHA-256 of provider and user id, in hex"),
+        Column("provider", Text, nullable=False, comment="percent-encoded where no database could hold it"),
+        Column("user_id", Text, nullable=False, comment="percent-encoded where no database could hold it"),
+        Column("version", String(64), nullable=False, server_default=""),
+        Column("record", LargeBinary(MAX_RECORD_BYTES), comment="null while there is only a lease"),
+        Column("lease_owner", String(64)),
+        Column("lease_until", Double, comment="POSIX seconds by the database's clock"),
+        schema=schema,
+    )
+
+
+class _HiddenBytes(bytes):
+    """Bytes that `repr` hides: an engine that logs shows its parameters and its rows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<record>"
+
+
+class Record(TypeDecorator[bytes]):
+    """A record on its way in or out. Not the type of the column, so that migrations name only SQLAlchemy's own."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        """Hide `value` from what an engine logs of a statement."""
+        return None if value is None else _HiddenBytes(value)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        """Hide `value` from what an engine logs of its rows."""
+        return None if value is None else _HiddenBytes(value)
+
+
+def row_id(key: TokenKey) -> str:
+    """Of one length, whatever the names are; 0xff separates them, as it occurs in no UTF-8."""
+    names = (name.encode("utf-8", "surrogatepass") for name in (key.provider, key.user_id))
+    return hashlib.sha256(b"\xff".join(names)).hexdigest()
+
+
+def storable(text: str) -> str:
+    """`text`, percent-encoded where some database can't hold it."""
+    return _NOT_STORABLE.sub(
+        lambda found: "".join(f"%{byte:02x}" for byte in found[0].encode("utf-8", "surrogatepass")), text
+    )
+
+
+def text_of(stored: str) -> str:
+    """The text whose `storable` form is `stored`."""
+    return unquote_to_bytes(stored).decode("utf-8", "surrogatepass")
