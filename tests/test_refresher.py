@@ -70,6 +70,21 @@ class TestFreshness:
         assert (await renewed_by(refresher, "alice")).access_token != aging.access_token
         assert fake.requests() == 1
 
+    async def test_an_aging_token_that_is_not_in_memory_is_renewed_in_the_background_too(
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
+    ) -> None:
+        aging = login(fake, "alice", life_left=301)
+        await store.save(TokenKey(provider.name, "alice"), aging)
+        async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+            with fake.hold() as gate:
+                assert await here.get_valid_token("alice") == aging
+                await gate.reached()
+                assert await there.get_valid_token("alice") == aging
+            renewed = await renewed_by(here, "alice")
+            assert renewed != aging
+            assert await renewed_by(there, "alice") == renewed
+        assert fake.requests() == 1
+
     async def test_a_due_token_is_waited_for_and_kept_for_its_life(
         self, fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
     ) -> None:

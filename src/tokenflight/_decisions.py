@@ -57,14 +57,14 @@ class Decisions:
         spent = copy.spent if copy is not None and copy.tokens == tokens else None
         return tokens.supersedes(need.offered, spent=spent)
 
-    def obstacle(self, key: TokenKey, copy: Copy | None) -> TokenflightError | None:
+    def obstacle(self, key: TokenKey, record: StoredTokens | None) -> TokenflightError | None:
         """Why no flight may start now, or None if one may."""
         if self._unsaved.get(key.user_id) is not None:
             return _failures.still_unsaved(key)
         seconds = self._cool_downs.remaining(key.user_id, time.time())
         if not seconds:
             return None
-        refused = copy is not None and copy.record.refused
+        refused = record is not None and record.refused
         return _failures.refused_before(key) if refused else _failures.cooling_down(key, seconds)
 
     def meets(self, user_id: str, landing: Landing, need: Need) -> bool:

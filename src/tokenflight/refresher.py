@@ -22,7 +22,7 @@ from tokenflight._cooldown import CoolDowns
 from tokenflight._course import NOTHING_MORE, Course, Landing, Need
 from tokenflight._decisions import Decisions
 from tokenflight._flight import Flight, Flights, own_copy
-from tokenflight._memory import Copy, Memory
+from tokenflight._memory import Memory
 from tokenflight._records import Records
 from tokenflight._sweep import SweepOutcome, sweep
 from tokenflight._unsaved import Renewal, Unsaved
@@ -227,8 +227,7 @@ class TokenRefresher:
             require_text("user_id", user_id)
             copy = self._decide.known(user_id)
             if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
-                if need.offered is None and self._decide.is_aging(user_id, copy.tokens):
-                    self._renew_in_background(user_id, copy)
+                self._renew_if_aging(user_id, copy.record, need)
                 return copy.tokens
             flight = self._flights.get(user_id)
             joined = flight is not None
@@ -245,6 +244,7 @@ class TokenRefresher:
             elif landing.error is not None:
                 return self._serve_or_raise(user_id, landing.record, landing.error, need)
             elif landing.record is not None:
+                self._renew_if_aging(user_id, landing.record, need)
                 return landing.record.tokens
 
     def _writing(self, user_id: str) -> asyncio.Lock:
@@ -263,9 +263,12 @@ class TokenRefresher:
                 self._flights.overtake(user_id)
                 self._memory.drop_copy(user_id)
 
-    def _renew_in_background(self, user_id: str, copy: Copy) -> None:
+    def _renew_if_aging(self, user_id: str, record: StoredTokens, need: Need) -> None:
+        """Start a flight that nobody waits for."""
+        if need.offered is not None or not self._decide.is_aging(user_id, record.tokens):
+            return
         key = self._records.key(user_id)
-        if self._flights.get(user_id) is None and self._decide.obstacle(key, copy) is None:
+        if self._flights.get(user_id) is None and self._decide.obstacle(key, record) is None:
             self._flights.start(user_id, partial(self._fly, key, Need(renewal=True)))
 
     def _serve_or_raise(
@@ -286,7 +289,7 @@ class TokenRefresher:
         course = Course(key, need, self._decide.known(key.user_id), flight)
         try:
             landing = await self._read(course)
-            if landing is None and (obstacle := self._decide.obstacle(key, course.copy)) is not None:
+            if landing is None and (obstacle := self._decide.obstacle(key, course.record)) is not None:
                 landing = Landing(course.record, obstacle)
             if landing is None:
                 landing = await self._renew(course)
