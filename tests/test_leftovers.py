@@ -157,7 +157,7 @@ def test_l2_nothing_is_left_of_users_who_come_once(
                 for start in range(users.start, users.stop, 50):
                     visits = (store.visit(visit, refresher, f"user-{start + n}") for n in range(50))
                     await asyncio.gather(*visits)
-                assert flights_of(refresher) == len(refresher._unsaved._kept) == len(refresher._write_locks) == 0
+                assert flights_of(refresher) == len(refresher._unsaved._kept) == len(refresher._records._locks) == 0
                 assert max(len(refresher._cool_downs), len(refresher._memory._rejected)) <= 100
                 gc.collect()
                 return sys.getallocatedblocks()

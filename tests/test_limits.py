@@ -162,7 +162,7 @@ class TestDeadlines:
 
         run_in_virtual_time(clock, main)
 
-    def test_p1_saving_is_tried_again_after_pauses_that_double_up_to_half_a_minute(
+    def test_p1_saving_is_tried_again_after_pauses_that_grow_up_to_two_seconds(
         self, clock: time_machine.Traveller
     ) -> None:
         tried: list[float] = []
@@ -197,7 +197,37 @@ class TestDeadlines:
 
         run_in_virtual_time(clock, main)
         pauses = [later - earlier for earlier, later in pairwise(tried)]
-        assert pauses == pytest.approx([min(0.1 * 2**n, LONGEST_PAUSE_SECONDS) for n in range(14)])
+        longest = [min(0.1 * 2**n, LONGEST_PAUSE_SECONDS) for n in range(14)]
+        assert all(most / 2 <= pause <= most + 0.01 for pause, most in zip(pauses, longest, strict=True))
+
+    def test_t6_no_request_is_cut_short_because_its_flight_had_to_wait_for_its_turn(
+        self, clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.CRITICAL)
+        cut = 0
+
+        class Slow(Minting):
+            async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+                nonlocal cut
+                try:
+                    await asyncio.sleep(25)
+                except asyncio.CancelledError:
+                    cut += 1
+                    raise
+                return await super().renew(user_id, tokens)
+
+        async def main() -> set[str]:
+            store = MemoryTokenStore()
+            users = [str(number) for number in range(300)]
+            for user_id in users:
+                await stored(store, user_id)
+            async with TokenRefresher(Slow(), store) as refresher:
+                calls = (refresher.get_valid_token(user_id) for user_id in users)
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            return {getattr(outcome, "code", "renewed") for outcome in outcomes}
+
+        assert run_in_virtual_time(clock, main) == {"renewed", "overloaded"}
+        assert cut == 0
 
 
 class TestConcurrency:

@@ -67,6 +67,7 @@ class Course:
     read_at: float | None = None
     set_out_from: TokenSet | None = None
     asked: bool = False
+    _timeout: asyncio.Timeout | None = None
     spent: str | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -81,14 +82,20 @@ class Course:
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
         """End the body after `FLIGHT_DEADLINE_SECONDS`, with an error that tells whether the provider was asked."""
-        deadline = asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS)
+        self._timeout = timeout = asyncio.timeout(_failures.FLIGHT_DEADLINE_SECONDS)
         try:
-            async with deadline:
+            async with timeout:
                 yield
         except TimeoutError:
-            if not deadline.expired():
+            if not timeout.expired():
                 raise
             raise _failures.deadline_exceeded(self.key, asked=self.asked) from None
+
+    def ask(self) -> None:
+        """Note that the provider is about to be asked; it has the whole time to answer, however long others had it."""
+        self.asked = True
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time() + _failures.FLIGHT_DEADLINE_SECONDS)
 
     def event(self, kind: Callable[..., E], **members: object) -> E:
         """An event of `kind` about this flight, as of now."""
@@ -99,10 +106,14 @@ class Course:
         self.record, self.read_at = record, time.time()
         return record
 
+    def is_wanted(self) -> bool:
+        """Whether no login or logout of this process has come since the flight began."""
+        return not self.flight.overtaken
+
     def has_changed(self, record: StoredTokens) -> bool:
         """Whether somebody else wrote `record` since the flight was asked for."""
         return record.tokens != self.set_out_from
 
     def is_known(self, record: StoredTokens) -> bool:
-        """Whether `record` is the very one that memory held at the start."""
-        return self.copy is not None and self.copy.record.version == record.version
+        """Whether `record` holds the very token set that memory held at the start."""
+        return self.copy is not None and self.copy.tokens == record.tokens

@@ -14,7 +14,7 @@ from tokenflight.errors import (
 from tokenflight.tokens import TokenKey
 
 FLIGHT_DEADLINE_SECONDS: Final = 120.0
-"""From the moment a flight wants to renew until it has the provider's answer."""
+"""How long a flight waits for its turn, and then, anew, for the provider's answer."""
 
 
 def closed() -> ConfigurationError:

@@ -12,12 +12,17 @@ T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """Work under way. `overtaken` is set when something happened that its result does not know of."""
+    """Work under way.
 
-    __slots__ = ("_outcome", "_waiters", "overtaken")
+    `overtaken` is set when something may have happened that its result does not know of, `void` when that is certain,
+    and its result wanted by nobody.
+    """
+
+    __slots__ = ("_outcome", "_waiters", "overtaken", "void")
 
     def __init__(self) -> None:
         self.overtaken = False
+        self.void = False
         self._outcome: T | _Failure | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -79,10 +84,11 @@ class Flights(Generic[T]):
         task.add_done_callback(land)
         return flight
 
-    def overtake(self, key: str) -> None:
-        """Tell the flight of `key`, if there is one, that its result will be out of date."""
+    def overtake(self, key: str, *, void: bool = False) -> None:
+        """Tell the flight of `key`, if there is one, that its result may be out of date, or is `void`."""
         if (flight := self._by_key.get(key)) is not None:
             flight.overtaken = True
+            flight.void |= void
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""

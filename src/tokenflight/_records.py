@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import IssuerBound, Provider
@@ -29,10 +30,15 @@ class Records:
         self._store = store
         self._provider = provider.name
         self._issuer = provider.issuer if isinstance(provider, IssuerBound) else None
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()  # each as long as somebody has or wants it
 
     def key(self, user_id: str) -> TokenKey:
         """The key of the record of `user_id`."""
         return TokenKey(self._provider, user_id)
+
+    def writing(self, user_id: str) -> asyncio.Lock:
+        """Guards who writes last where the store can't: logins and logouts, and what creates a record."""
+        return self._locks.setdefault(user_id, asyncio.Lock())
 
     @asynccontextmanager
     async def lease(self, key: TokenKey, *, wait: bool) -> AsyncIterator[Lease]:
@@ -72,17 +78,27 @@ class Records:
         version = await _in_time(self._store.save(key, tokens, issuer=self._issuer))
         return StoredTokens(tokens, version, self._issuer)
 
-    async def succeed(self, key: TokenKey, tokens: TokenSet, before: StoredTokens | None) -> StoredTokens:
-        """Write `tokens` in place of the record `before` and of no other; None stands for there being none.
+    async def succeed(
+        self, key: TokenKey, tokens: TokenSet, before: StoredTokens | None, *, wanted: Callable[[], bool]
+    ) -> StoredTokens:
+        """Write `tokens` in place of those in the record `before` and of no others; None stands for there being none.
 
-        Raises `StoreConflict` if a login or logout was faster.
+        Raises `StoreConflict` if a login or logout was faster. Those of this process are known by `wanted`, which is
+        asked before a record is created.
         """
         if before is None:
-            if await _in_time(self._store.load(key)) is not None:
-                raise StoreConflict(f"a record of user {key.user_id!r} at {key.provider} has been made meanwhile")
-            return await self.save(key, tokens)
-        version = await _in_time(self._store.replace(key, tokens, expected=before.version, issuer=self._issuer))
-        return StoredTokens(tokens, version, self._issuer)
+            async with self.writing(key.user_id):
+                if not wanted() or await _in_time(self._store.load(key)) is not None:
+                    raise StoreConflict(f"user {key.user_id!r} has logged in or out at {key.provider} meanwhile")
+                return await self.save(key, tokens)
+        try:
+            return await self._replace(key, tokens, before)
+        except StoreConflict:
+            current = await self._load_or_none(key)
+            if current is None or current.version == before.version or current.tokens != before.tokens:
+                raise
+            # No login: the same token set, marked as refused, or written under another key of encryption.
+            return await self._replace(key, tokens, current)
 
     async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens:
         """Remember in the record that the provider refused its refresh token.
@@ -93,6 +109,16 @@ class Records:
             self._store.replace(key, record.tokens, expected=record.version, issuer=record.issuer, refused=True)
         )
         return replace(record, version=version, refused=True)
+
+    async def _replace(self, key: TokenKey, tokens: TokenSet, before: StoredTokens) -> StoredTokens:
+        version = await _in_time(self._store.replace(key, tokens, expected=before.version, issuer=self._issuer))
+        return StoredTokens(tokens, version, self._issuer)
+
+    async def _load_or_none(self, key: TokenKey) -> StoredTokens | None:
+        try:
+            return await self.load(key)
+        except TokenflightError:
+            return None
 
     def keys(self) -> AsyncIterator[TokenKey]:
         """The keys of the provider's records. What a store raises while it lists them is its own."""
@@ -106,13 +132,14 @@ class Records:
 async def _in_time(operation: Awaitable[T], *, seconds: float | None = None) -> T:
     if seconds is None:
         seconds = STORE_TIMEOUT_SECONDS
+    timeout = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds):
+        async with timeout:
             return await operation
-    except TimeoutError:
-        raise StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout") from None
     except TokenflightError:
         raise
     except Exception as exc:
+        if timeout.expired():
+            raise StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout") from None
         # A store of somebody else's that lets its engine's errors through.
         raise StoreUnavailable(f"the store failed with {type(exc).__name__}; see the cause", code="unexpected") from exc

@@ -1,7 +1,7 @@
 """A pass over all users of a store: streamed, a few at a time, each with an outcome of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from tokenflight.errors import TokenflightError
@@ -22,7 +22,7 @@ class SweepOutcome:
 
 async def sweep(
     keys: AsyncIterator[TokenKey], tend: Callable[[TokenKey], Awaitable[bool]], *, concurrency: int
-) -> AsyncIterator[SweepOutcome]:
+) -> AsyncGenerator[SweepOutcome, None]:
     """Call `tend` on each of `keys`, at most `concurrency` at once; yield the outcomes as they come.
 
     `tend` tells whether it renewed. Only what is under way is held in memory.
@@ -42,6 +42,10 @@ async def sweep(
     finally:
         for task in pending:  # who stops listening ends the sweep; a renewal under way is a flight and goes on
             task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        if isinstance(keys, AsyncGenerator):
+            await keys.aclose()
 
 
 async def _outcome(key: TokenKey, tend: Callable[[TokenKey], Awaitable[bool]]) -> SweepOutcome:

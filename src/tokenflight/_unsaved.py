@@ -1,6 +1,7 @@
 """Renewed token sets that could not be stored yet: kept, with their lease, until they are."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -14,7 +15,8 @@ from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.tokens import TokenKey, TokenSet
 
 FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 30.0
+LONGEST_PAUSE_SECONDS: Final = 2.0
+"""Short, as a lease with a time limit may lapse meanwhile, and one small write is all it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Unsaved:
         async with kept.lease:  # kept for as long as the store holds a spent refresh token
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
                         await kept.wake.wait()
                 if not self._is_kept(kept):
                     return
@@ -141,7 +143,9 @@ class Unsaved:
         """Try once; None if a login or logout was faster."""
         renewal = kept.renewal
         try:
-            return await self._records.succeed(renewal.key, renewal.tokens, renewal.before)
+            return await self._records.succeed(
+                renewal.key, renewal.tokens, renewal.before, wanted=lambda: self._is_kept(kept)
+            )
         except StoreConflict:
             # The write that seemed to fail may have arrived: then the conflict is with ourselves.
             current = await self._records.load(renewal.key)

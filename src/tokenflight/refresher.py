@@ -9,12 +9,11 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
-from weakref import WeakValueDictionary
+from typing import Any, Final, Self
 
 from tokenflight import _failures
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
@@ -48,6 +47,9 @@ from tokenflight.policy import RefreshPolicy
 from tokenflight.providers.base import Closeable, Provider, ask
 from tokenflight.stores import Lease, StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
+
+MAX_CONCURRENT_READS: Final = 64
+"""How many flights read their record at the same moment, without a lease."""
 
 _now = time.time
 
@@ -92,8 +94,8 @@ class TokenRefresher:
             on_dropped=lambda key: self._memory.drop_copy(key.user_id),
         )
         self._decide = Decisions(policy, self._memory, self._unsaved, self._cool_downs)
-        self._write_locks = WeakValueDictionary[str, asyncio.Lock]()  # each as long as somebody has or wants it
         self._slots = asyncio.Semaphore(policy.max_concurrent_renewals)
+        self._reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -198,8 +200,9 @@ class TokenRefresher:
             await self.refresh_token(key.user_id)
             return True
 
-        async for outcome in sweep(self._records.keys(), tend, concurrency=concurrency):
-            yield outcome
+        async with aclosing(sweep(self._records.keys(), tend, concurrency=concurrency)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     async def aclose(self) -> None:
         """Wait for the flights under way to finish and to store what they got; then close provider and store.
@@ -236,7 +239,7 @@ class TokenRefresher:
             elif flight in _flying.get():
                 raise _failures.reentered(self._records.key(user_id))
             landing = await flight.result()
-            if flight.overtaken:
+            if flight.overtaken or (landing.lost and landing.record is not None):
                 need = replace(need, renewal=False, offered=None)  # a login or logout is the last word
             elif joined and not self._decide.meets(user_id, landing, need):
                 # Another caller's flight brought less than this one needs: look again; after a logout, without a row.
@@ -247,16 +250,13 @@ class TokenRefresher:
                 self._renew_if_aging(user_id, landing.record, need)
                 return landing.record.tokens
 
-    def _writing(self, user_id: str) -> asyncio.Lock:
-        """Guards who writes last where the store can't: logins and logouts, and what creates a record."""
-        return self._write_locks.setdefault(user_id, asyncio.Lock())
-
     @asynccontextmanager
     async def _overtaking(self, user_id: str) -> AsyncGenerator[None, None]:
         """Write a login or logout, which wins over the flight under way."""
-        async with self._writing(user_id):
+        async with self._records.writing(user_id):
             try:
                 yield
+                self._flights.overtake(user_id, void=True)
                 self._unsaved.drop(user_id)  # what failed before or waits to be stored is past
                 self._cool_downs.clear(user_id)
             finally:  # also if cancelled or failed: it may have been stored
@@ -288,7 +288,7 @@ class TokenRefresher:
         _flying.set((*_flying.get(), flight))  # the task has a context of its own
         course = Course(key, need, self._decide.known(key.user_id), flight)
         try:
-            landing = await self._read(course)
+            landing = self._spare(course) or await self._read(course)
             if landing is None and (obstacle := self._decide.obstacle(key, course.record)) is not None:
                 landing = Landing(course.record, obstacle)
             if landing is None:
@@ -304,13 +304,22 @@ class TokenRefresher:
             self._announce(landing.event)
         return landing
 
+    def _spare(self, course: Course) -> Landing | None:
+        """During the pause after a failure, let a copy stand in that is still valid: the store may be what failed."""
+        copy = course.copy
+        if copy is None or course.need != NOTHING_MORE or not self._decide.is_servable(course.key.user_id, copy.tokens):
+            return None
+        obstacle = self._decide.obstacle(course.key, copy.record)
+        return None if obstacle is None else Landing(copy.record, obstacle)
+
     async def _read(self, course: Course) -> Landing | None:
         """Read the record without a lease, unless the copy in memory is trusted; None if it has to be renewed."""
         copy = course.copy
         if copy is not None and copy.is_trusted(_now()) and not copy.record.refused:
             course.set_out_from = copy.tokens
             return None
-        record = course.found(await self._records.load(course.key))
+        async with course.deadline(), self._reads:  # in a queue, so that no read waits in the store's for its timeout
+            record = course.found(await self._records.load(course.key))
         if record is None:
             return None
         # Who asks for a renewal wants one from now on; for others, one since the copy was made will do.
@@ -365,7 +374,7 @@ class TokenRefresher:
                 async with slot:
                     if not lease.is_held():
                         return None
-                    course.asked = True
+                    course.ask()
                     tokens = await ask(self._provider, key, None if record is None else record.tokens)
             except ReauthenticationRequired as refusal:
                 record = await self._after_refusal(course, record, refusal)
@@ -375,15 +384,14 @@ class TokenRefresher:
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
         while True:
-            async with self._writing(course.key.user_id):
-                record = course.found(await self._records.load(course.key))
-                offered = self._decide.better_offer(course, record)
-                if offered is None or course.flight.overtaken:
-                    return record
-                with suppress(StoreConflict):  # somebody else was faster: read again
-                    record = await self._records.succeed(course.key, offered, record)
-                    course.set_out_from = record.tokens
-                    return course.found(record)
+            record = course.found(await self._records.load(course.key))
+            offered = self._decide.better_offer(course, record)
+            if offered is None or course.flight.overtaken:
+                return record
+            with suppress(StoreConflict):  # somebody else was faster: read again
+                record = await self._records.succeed(course.key, offered, record, wanted=course.is_wanted)
+                course.set_out_from = record.tokens
+                return course.found(record)
 
     async def _after_refusal(
         self, course: Course, record: StoredTokens | None, refusal: ReauthenticationRequired
@@ -407,14 +415,14 @@ class TokenRefresher:
         key, tokens = course.key, renewal.tokens
         course.spent = None if renewal.before is None else renewal.before.tokens.refresh_token
         try:
-            record = await self._store_renewed(course, renewal)
-        except StoreConflict:
-            # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
-            course.found(None)
-            self._announce(course.event(RenewalDiscarded))
-            login = course.found(await self._records.load(key))
-            return Landing(login, _failures.logged_out(key) if login is None else None, renewed=True, lost=True)
+            record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
         except TokenflightError as exc:
+            if isinstance(exc, StoreConflict) or course.flight.void:
+                # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
+                course.found(None)
+                self._announce(course.event(RenewalDiscarded))
+                login = course.found(await self._records.load(key))
+                return Landing(login, _failures.logged_out(key) if login is None else None, renewed=True, lost=True)
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
         else:
@@ -423,14 +431,6 @@ class TokenRefresher:
         self._cool_downs.clear(key.user_id)
         self._memory.vouch(key.user_id, tokens)
         return Landing(course.found(record), renewed=True, event=event)
-
-    async def _store_renewed(self, course: Course, renewal: Renewal) -> StoredTokens:
-        if renewal.before is not None:
-            return await self._records.succeed(renewal.key, renewal.tokens, renewal.before)
-        async with self._writing(renewal.key.user_id):
-            if course.flight.overtaken:
-                raise StoreConflict("the user has logged in or out meanwhile")
-            return await self._records.succeed(renewal.key, renewal.tokens, None)
 
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
         event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
@@ -443,7 +443,7 @@ class TokenRefresher:
         if isinstance(error, ProviderUnavailable) and error.retry_after:
             self._cool_downs.hold_provider(now, error.retry_after)
         about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        if served or about_provider:
+        if (served or about_provider) and not course.flight.void:
             self._cool_downs.failed(user_id, now)
         event = course.event(RenewalFailed, error=type(error).__name__, code=error.code, served=served)
         return Landing(record, error, event=event)

@@ -296,7 +296,7 @@ def _member(response: Mapping[str, Any], name: str, *, required: bool = True) ->
     value = response.get(name)
     if value is None or (value == "" and not required):
         return None
-    if isinstance(value, str) and value and all(" " <= character <= "~" for character in value):
+    if isinstance(value, str) and value and value.isascii() and value.isprintable():
         return value
     raise InvalidProviderResponse(f"the token reply has no usable {name}")
 

@@ -93,7 +93,7 @@ def decode_key(data: bytes) -> TokenKey | None:
 
 def json_bytes(key: TokenKey, record: dict[str, Any]) -> bytes:
     """The record of `key` as JSON, UTF-8; raises `StoreError` if it is too large to be read back."""
-    data = json.dumps(record, indent=1).encode()
+    data = json.dumps(record).encode()
     if len(data) > MAX_RECORD_BYTES:
         raise StoreError(
             f"the record of user {key.user_id!r} at {key.provider} would be {len(data)} bytes large, and "

@@ -217,10 +217,11 @@ class FileTokenStore(TokenStore):
             return private_files.remove_file(path)
 
     def _provider_directories(self, provider: str | None) -> list[Path]:
-        if provider is not None:
-            directories = [self._directory / file_name(provider)]
-        else:
-            directories = list(self._directory.iterdir()) if self._is_there() else []
+        if not self._is_there():
+            return []
+        directories = (
+            [self._directory / file_name(provider)] if provider is not None else list(self._directory.iterdir())
+        )
         return [directory for directory in directories if directory.is_dir() and not directory.is_symlink()]
 
 

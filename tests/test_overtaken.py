@@ -1,0 +1,281 @@
+"""A flight whose result is out of date when it lands, and a store that fails at that moment."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import time_machine
+
+from minting import Minting, stored
+from support import login
+from tokenflight import (
+    FileTokenStore,
+    Lease,
+    MemoryTokenStore,
+    OIDCProvider,
+    ReauthenticationRequired,
+    StoredTokens,
+    StoreUnavailable,
+    TokenEvent,
+    TokenKey,
+    TokenRefresher,
+    TokenRenewed,
+    TokenSet,
+    TokenStore,
+    Version,
+    _records,
+)
+from tokenflight.testing import FakeProvider, ServerError
+
+KEY = TokenKey(Minting.name, "alice")
+
+
+class Failing(MemoryTokenStore):
+    """A store that fails, or hangs, in the operations named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.reads = 0
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        self.reads += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await asyncio.sleep(0)
+            await self._trouble("load")
+            return await super().load(key)
+        finally:
+            self.under_way -= 1
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        await self._trouble("replace")
+        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+    async def _trouble(self, operation: str) -> None:
+        if operation in self.failing:
+            raise StoreUnavailable("down")
+        if operation in self.hanging:
+            await asyncio.Event().wait()
+
+
+@pytest.fixture
+def store() -> Failing:
+    return Failing()
+
+
+@pytest.mark.parametrize("logs_in", [False, True])
+async def test_x9_x10_a_renewal_that_can_not_be_stored_undoes_neither_logout_nor_login(
+    fake: FakeProvider, refresher: TokenRefresher, store: Failing, *, logs_in: bool
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    latest = login(fake, "alice") if logs_in else None
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        if latest is None:
+            await refresher.delete_tokens("alice")
+        else:
+            await refresher.save_tokens("alice", latest)
+        store.failing.add("replace")
+    if latest is None:
+        for call in (caller, refresher.get_valid_token("alice")):
+            with pytest.raises(ReauthenticationRequired):
+                await call
+    else:
+        assert await caller == await refresher.get_valid_token("alice") == latest
+    assert await refresher.load_tokens("alice") == latest
+
+
+@pytest.mark.parametrize("logs_in", [False, True])
+async def test_x9_x10_the_retry_of_a_first_record_undoes_neither_logout_nor_login(*, logs_in: bool) -> None:
+    class Creating(MemoryTokenStore):
+        """Fails to create the first record, and takes its time with the second try."""
+
+        attempts = 0
+        reached = asyncio.Event()
+        go = asyncio.Event()
+
+        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+            if tokens.access_token != "login":
+                self.attempts += 1
+                if self.attempts == 1:
+                    raise StoreUnavailable("down")
+                self.reached.set()
+                await self.go.wait()
+            return await super().save(key, tokens, issuer=issuer)
+
+    store = Creating()
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        await store.reached.wait()
+        latest = TokenSet("login")
+        last_word = asyncio.create_task(
+            refresher.save_tokens("alice", latest) if logs_in else refresher.delete_tokens("alice")
+        )
+        await asyncio.sleep(0.01)
+        store.go.set()
+        await last_word
+        assert await refresher.load_tokens("alice") == (latest if logs_in else None)
+
+
+class Unguarded(MemoryTokenStore):
+    """Its leases exclude nobody, as those of a holder that stood still."""
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._unguarded()
+
+    @asynccontextmanager
+    async def _unguarded(self) -> AsyncIterator[Lease]:
+        yield Lease()
+
+
+async def test_x6_a_record_marked_as_refused_meanwhile_takes_the_successor_all_the_same(
+    events: list[TokenEvent], clock: time_machine.Traveller
+) -> None:
+    class SecondRefused(Minting):
+        asked = asyncio.Event()
+        go = asyncio.Event()
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            if self.requests:
+                raise ReauthenticationRequired("spent", code="refused", user_id=user_id, provider=self.name)
+            self.asked.set()
+            self.requests += 1
+            await self.go.wait()
+            return TokenSet("new", refresh_token="next", issued_at=time.time(), expires_at=time.time() + 3600)
+
+    store, provider = Unguarded(), SecondRefused()
+    async with (
+        TokenRefresher(provider, store, on_event=events.append) as here,
+        TokenRefresher(provider, store) as there,
+    ):
+        await stored(store, "alice")
+        caller = asyncio.create_task(here.get_valid_token("alice"))
+        await provider.asked.wait()
+        with pytest.raises(ReauthenticationRequired):
+            await there.get_valid_token("alice")
+        provider.go.set()
+        assert (await caller).access_token == "new"
+        record = await store.load(KEY)
+    assert [type(event) for event in events] == [TokenRenewed]
+    assert record is not None
+    assert (record.tokens.access_token, record.refused) == ("new", False)
+
+
+async def test_x10_a_login_elsewhere_that_is_due_itself_is_renewed_before_it_is_handed_out(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: Failing
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice", rejected=tokens.access_token))
+        await gate.reached()
+        elsewhere = login(fake, "alice", life_left=-1)
+        await store.save(TokenKey(provider.name, "alice"), elsewhere)
+    renewed = await caller
+    assert renewed != elsewhere
+    assert renewed.expires_at is not None
+    assert renewed.expires_at > time.time()
+    assert fake.reuses() == 0
+
+
+async def test_a_failure_from_before_a_login_is_not_held_against_it(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.fail(ServerError(), times=1)
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        latest = login(fake, "alice")
+        await refresher.save_tokens("alice", latest)
+    assert await caller == latest
+    assert await refresher.get_valid_token("alice", rejected=latest.access_token) != latest
+
+
+async def test_a_store_that_hangs_delays_a_user_with_a_valid_token_once_and_not_on_every_call(
+    fake: FakeProvider, provider: OIDCProvider, store: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_records, "STORE_TIMEOUT_SECONDS", 0.05)
+    tokens = login(fake, "alice")
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", tokens)
+        refresher._memory.keep("alice", StoredTokens(tokens, Version("1")), time.time() - 61)  # no longer trusted
+        store.hanging.add("load")
+        for _ in range(20):
+            assert await refresher.get_valid_token("alice") == tokens
+        assert store.reads == 1
+
+
+async def test_t8_cold_users_wait_for_their_reads_here_and_not_in_the_stores_queue(
+    fake: FakeProvider, provider: OIDCProvider, store: Failing
+) -> None:
+    users = [f"user-{number}" for number in range(500)]
+    for user_id in users:
+        await store.save(TokenKey(provider.name, user_id), login(fake, user_id))
+    async with TokenRefresher(provider, store) as refresher:
+        await asyncio.gather(*(refresher.get_valid_token(user_id) for user_id in users))
+    assert store.most_under_way == 64
+
+
+async def test_a_stores_own_timeout_is_not_taken_for_ours(fake: FakeProvider, provider: OIDCProvider) -> None:
+    class Impatient(MemoryTokenStore):
+        async def load(self, key: TokenKey) -> StoredTokens | None:
+            raise TimeoutError
+
+    async with TokenRefresher(provider, Impatient()) as refresher:
+        with pytest.raises(StoreUnavailable, match="failed with TimeoutError"):
+            await refresher.get_valid_token("alice")
+
+
+async def test_ending_a_sweep_leaves_no_task_and_no_listing_behind(fake: FakeProvider, provider: OIDCProvider) -> None:
+    class Listing(MemoryTokenStore):
+        closed = False
+
+        async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+            try:
+                async for key in super().keys(provider):
+                    yield key
+            finally:
+                self.closed = True
+
+    store = Listing()
+    for number in range(50):
+        await store.save(TokenKey(provider.name, f"user-{number}"), login(fake, f"user-{number}"))
+    async with TokenRefresher(provider, store) as refresher:
+        async with aclosing(refresher.sweep(concurrency=4)) as outcomes:
+            await anext(outcomes)
+        assert store.closed
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_p7_a_sweep_over_a_directory_that_is_gone_says_so(
+    fake: FakeProvider, provider: OIDCProvider, tmp_path: Path
+) -> None:
+    directory = tmp_path / "tokens"
+    async with TokenRefresher(provider, FileTokenStore(directory)) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice"))
+        directory.rename(tmp_path / "away")
+        with pytest.raises(StoreUnavailable, match="is gone"):
+            await anext(refresher.sweep())
+
+
+async def test_what_was_written_again_under_another_key_is_no_news(
+    fake: FakeProvider, refresher: TokenRefresher, provider: OIDCProvider, store: TokenStore
+) -> None:
+    fake.lifetime = None
+    await refresher.save_tokens("alice", TokenSet.from_response(fake.login("alice")))
+    tokens = await refresher.get_valid_token("alice")
+    await store.save(TokenKey(provider.name, "alice"), tokens)
+    assert await refresher.get_valid_token("alice") == tokens
+    assert fake.requests() == 0
