@@ -6,6 +6,7 @@ It says on standard output what it has done, a line each.
 import asyncio
 import os
 import resource
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -84,6 +85,15 @@ def fork(directory: str) -> None:
     print(os.waitstatus_to_exitcode(status), record is not None and record.tokens == tokens(2))  # noqa: T201
 
 
+def die_after_a_fork(directory: str) -> None:
+    """Hold a lease, fork, and be killed; the child lives until its standard input ends."""
+    asyncio.run(FileTokenStore(directory).lease(KEY, timeout=0).__aenter__())
+    if os.fork():
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("orphaned", flush=True)  # noqa: T201
+    sys.stdin.read()
+
+
 async def hold_for_a_moment(store: FileTokenStore) -> None:
     async with store.lease(KEY, timeout=5):
         pass
@@ -96,8 +106,8 @@ async def run(what: Callable[[FileTokenStore], Awaitable[None]], directory: str)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == fork.__name__:
-        fork(sys.argv[2])
+    if sys.argv[1] in {fork.__name__, die_after_a_fork.__name__}:
+        {task.__name__: task for task in (fork, die_after_a_fork)}[sys.argv[1]](sys.argv[2])
     else:
         tasks = {task.__name__: task for task in (hold, save_for_ever, count_up, write_with_limit)}
         asyncio.run(run(tasks[sys.argv[1]], sys.argv[2]))

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -118,3 +120,17 @@ async def test_a_store_and_its_leases_survive_a_fork(tmp_path: Path) -> None:
     async with worker("fork", tmp_path) as process:
         printed, _ = await process.communicate()
     assert printed.decode().split() == ["0", "True"]
+
+
+def test_x7_the_lease_of_a_killed_holder_is_free_at_once_though_a_child_it_forked_lives_on(tmp_path: Path) -> None:
+    async def take_the_lease() -> None:
+        async with FileTokenStore(tmp_path / "tokens").lease(KEY, timeout=0):
+            pass
+
+    command = [sys.executable, file_store_worker.__file__, "die_after_a_fork", str(tmp_path / "tokens")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"orphaned\n"
+        assert process.wait() == -signal.SIGKILL
+        asyncio.run(take_the_lease())

@@ -17,6 +17,9 @@ from tokenflight.errors import StoreError, StoreUnavailable
 LOCK_TIMEOUT_SECONDS: Final = 10.0
 LOCK_POLL_SECONDS: Final = 0.001
 
+_locks: set[int] = set()
+"""The descriptors of the locks that this process has."""
+
 _POSIX: Final = os.name == "posix"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -110,6 +113,7 @@ def try_lock(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
     try:
         if lock_descriptor(descriptor, blocking=False):
+            _locks.add(descriptor)
             return descriptor
     except BaseException:
         os.close(descriptor)
@@ -122,10 +126,23 @@ def release_lock(descriptor: int) -> None:
     """Free a lock taken with `try_lock`."""
     from filelock import unlock_descriptor  # noqa: PLC0415 - as above
 
+    _locks.discard(descriptor)
     try:
         unlock_descriptor(descriptor)  # closing alone frees nothing while a forked child has it open too
     finally:
         os.close(descriptor)
+
+
+def _let_go_of_locks() -> None:
+    """In a forked child: a lock is freed when its holder dies, but not while a child has the file open too."""
+    for descriptor in _locks:
+        with suppress(OSError):
+            os.close(descriptor)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go_of_locks)
 
 
 @contextmanager
