@@ -30,4 +30,5 @@ def test_every_public_name_of_the_front_door_is_in_all() -> None:
 def test_importing_the_library_loads_nothing_that_an_extra_brings() -> None:
     program = "import sys, tokenflight, tokenflight.httpx, tokenflight.testing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert {"uvicorn", "cyclopts", "pytest", "cryptography", "redis", "sqlalchemy", "asyncpg", "aiosqlite"}.isdisjoint(loaded)
+    extras = {"uvicorn", "cyclopts", "pytest", "cryptography", "redis", "sqlalchemy", "asyncpg", "aiosqlite"}
+    assert extras.isdisjoint(loaded)
