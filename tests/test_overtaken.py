@@ -16,6 +16,7 @@ from tokenflight import (
     Lease,
     MemoryTokenStore,
     OIDCProvider,
+    ProviderUnavailable,
     ReauthenticationRequired,
     StoredTokens,
     StoreUnavailable,
@@ -28,7 +29,7 @@ from tokenflight import (
     Version,
     _records,
 )
-from tokenflight.testing import FakeProvider, ServerError
+from tokenflight.testing import DropReply, FakeProvider
 
 KEY = TokenKey(Minting.name, "alice")
 
@@ -189,20 +190,6 @@ async def test_x10_a_login_elsewhere_that_is_due_itself_is_renewed_before_it_is_
     assert fake.reuses() == 0
 
 
-async def test_a_failure_from_before_a_login_is_not_held_against_it(
-    fake: FakeProvider, refresher: TokenRefresher
-) -> None:
-    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-    fake.fail(ServerError(), times=1)
-    with fake.hold() as gate:
-        caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        await gate.reached()
-        latest = login(fake, "alice")
-        await refresher.save_tokens("alice", latest)
-    assert await caller == latest
-    assert await refresher.get_valid_token("alice", rejected=latest.access_token) != latest
-
-
 async def test_a_store_that_hangs_delays_a_user_with_a_valid_token_once_and_not_on_every_call(
     fake: FakeProvider, provider: OIDCProvider, store: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,3 +266,60 @@ async def test_what_was_written_again_under_another_key_is_no_news(
     await store.save(TokenKey(provider.name, "alice"), tokens)
     assert await refresher.get_valid_token("alice") == tokens
     assert fake.requests() == 0
+
+
+class AskedForALease(Failing):
+    """Tells when a lease is asked for, and gives none before `may_lease`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = asyncio.Event()
+        self.may_lease = asyncio.Event()
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._held_back(key, timeout)
+
+    @asynccontextmanager
+    async def _held_back(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        self.wanted.set()
+        await self.may_lease.wait()
+        async with super().lease(key, timeout=timeout) as lease:
+            yield lease
+
+
+class TestALoginBeforeTheFlightReads:
+    """The login overtakes the flight; then the flight reads that login's record, and renews it."""
+
+    @pytest.fixture
+    def store(self) -> AskedForALease:
+        return AskedForALease()
+
+    @pytest.fixture
+    async def caller(
+        self, fake: FakeProvider, refresher: TokenRefresher, store: AskedForALease
+    ) -> asyncio.Task[TokenSet]:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await store.wanted.wait()
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        return caller
+
+    async def test_p1_its_successor_is_kept_though_the_store_fails(
+        self, fake: FakeProvider, refresher: TokenRefresher, store: AskedForALease, caller: asyncio.Task[TokenSet]
+    ) -> None:
+        store.failing.add("replace")
+        store.may_lease.set()
+        await caller
+        store.failing.clear()
+        await asyncio.sleep(0.2)
+        await refresher.refresh_token("alice")
+        assert fake.reuses() == 0
+
+    async def test_t6_its_lost_reply_is_not_replayed_at_once(
+        self, fake: FakeProvider, store: AskedForALease, caller: asyncio.Task[TokenSet]
+    ) -> None:
+        fake.fail(DropReply(), times=1)
+        store.may_lease.set()
+        with pytest.raises(ProviderUnavailable):
+            await caller
+        assert fake.requests() == 1

@@ -384,6 +384,7 @@ class TokenRefresher:
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
         while True:
+            course.flight.void = False  # a login or logout that is stored by now, this reads
             record = course.found(await self._records.load(course.key))
             offered = self._decide.better_offer(course, record)
             if offered is None or course.flight.overtaken:
@@ -417,7 +418,7 @@ class TokenRefresher:
         try:
             record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
         except TokenflightError as exc:
-            if isinstance(exc, StoreConflict) or course.flight.void:
+            if isinstance(exc, StoreConflict) or (course.flight.void and not await self._is_unchanged(renewal)):
                 # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
                 course.found(None)
                 self._announce(course.event(RenewalDiscarded))
@@ -432,6 +433,13 @@ class TokenRefresher:
         self._memory.vouch(key.user_id, tokens)
         return Landing(course.found(record), renewed=True, event=event)
 
+    async def _is_unchanged(self, renewal: Renewal) -> bool:
+        """Whether the store still holds what was renewed: then the login that came is the one that was renewed."""
+        with suppress(TokenflightError):
+            record = await self._records.load(renewal.key)
+            return record is not None and renewal.before is not None and record.version == renewal.before.version
+        return False
+
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
         event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
         return Landing(record, renewed=course.has_changed(record), event=event)
@@ -443,7 +451,7 @@ class TokenRefresher:
         if isinstance(error, ProviderUnavailable) and error.retry_after:
             self._cool_downs.hold_provider(now, error.retry_after)
         about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        if (served or about_provider) and not course.flight.void:
+        if served or about_provider:
             self._cool_downs.failed(user_id, now)
         event = course.event(RenewalFailed, error=type(error).__name__, code=error.code, served=served)
         return Landing(record, error, event=event)
