@@ -291,8 +291,8 @@ async def test_a_renewal_takes_four_round_trips_and_a_cold_read_one(
         cold_read = Commands(server)
         with cold_read.watched():
             await refresher.get_valid_token("alice")
-    assert renewal.names == ["EVALSHA"] * 4
-    assert cold_read.names == ["EVALSHA"]
+    assert renewal.names == ["EVALSHA", "HMGET", "EVALSHA", "EVALSHA"]
+    assert cold_read.names == ["HMGET"]
     assert fake.requests() == 2
 
 
@@ -314,7 +314,7 @@ async def test_waiters_share_one_connection_and_do_not_ask_until_the_lease_is_re
     async with store.lease(KEY, timeout=0):
         waiters = [asyncio.create_task(take(waiting_store)) for _ in range(20)]
         await until_waiting(server)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)  # each asks once more when it is subscribed
         commands = Commands(server)
         with commands.watched():
             await asyncio.sleep(0.1)
@@ -583,7 +583,7 @@ async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
 async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores.redis_session.SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr("tokenflight.stores._redis_session.SETTLING_SECONDS", 0.05)
     await store.load(KEY)
     with server.paused():
         saving = asyncio.create_task(store.save(KEY, TOKENS))
@@ -592,6 +592,41 @@ async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
         async with asyncio.timeout(5):
             with pytest.raises(asyncio.CancelledError):
                 await saving
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["url", "given_client_without_timeout"])
+async def test_l3_a_cancelled_lease_attempt_does_not_wait_for_a_server_that_hangs(
+    server: RedisServer, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenflight.stores._redis_session.SETTLING_SECONDS", 0.2)
+    async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
+        store = RedisTokenStore(client if given else server.url, lease_duration=1)
+        await store.load(KEY)
+        with server.paused():
+            attempt = asyncio.create_task(take(store))
+            await asyncio.sleep(0.05)
+            attempt.cancel()
+            async with asyncio.timeout(2):
+                await asyncio.wait([attempt])
+            assert attempt.cancelled()
+        await take(store)
+        await store.aclose()
+
+
+async def test_l3_a_server_that_hangs_is_given_up_also_by_a_client_without_timeout(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenflight.stores._redis_session.COMMAND_TIMEOUT_SECONDS", 0.2)
+    async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
+        store = RedisTokenStore(client)
+        await store.load(KEY)
+        with server.paused():
+            for operation in (store.load(KEY), store.save(KEY, TOKENS), take(store)):
+                async with asyncio.timeout(5):
+                    with pytest.raises(StoreUnavailable, match="did not reply") as caught:
+                        await operation
+                assert caught.value.code == "timeout"
+        await store.aclose()
 
 
 # Clients and event loops
@@ -694,7 +729,12 @@ def test_a_wrong_url_is_refused_without_quoting_it(url: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"lease_duration": 0}, {"lease_duration": -1}, {"record_lifetime": 0}, {"prefix": ""}, {"client": 1}],
+    [
+        *({"lease_duration": seconds} for seconds in (0, -1, 101 * 365 * 86_400)),
+        *({"record_lifetime": seconds} for seconds in (0, 101 * 365 * 86_400)),
+        {"prefix": ""},
+        {"client": 1},
+    ],
     ids=str,
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import time
 import traceback
 import tracemalloc
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, MetaData, NullPool, QueuePool, event, func, inspect, select, text, update
+from sqlalchemy import Connection, Executable, MetaData, NullPool, QueuePool, event, func, inspect, select, text, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -38,8 +38,10 @@ from tokenflight import (
     TokenRefresher,
     TokenSet,
     TokenStore,
+    Version,
 )
-from tokenflight.stores import sql, sql_database
+from tokenflight.stores import _sql_database, _sql_statements, sql
+from tokenflight.stores._sql_database import Outcome
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql import SQLTokenStore, token_table
 from tokenflight.testing import FakeProvider
@@ -210,7 +212,7 @@ class TestOnSQLite(SQLConformance):
 class TestWithoutUpserts(SQLConformance):
     @pytest.fixture(autouse=True)
     def empty_table(self, sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sql, "_UPSERTS", {})  # as for a database of which the store knows none
+        monkeypatch.setattr(_sql_statements, "UPSERTS", {})  # as for a database of which the store knows none
         self.database, self.settings = sqlite, {}
 
 
@@ -318,10 +320,15 @@ async def test_no_transaction_is_begun_or_committed_for_a_single_statement(postg
     async with postgres.opened() as store:
         await store.save(KEY, TokenSet("warm"))
         sent = await messages_sent(store, postgres)
+    async with postgres.engine() as engine:  # the app's, which begins transactions for everybody else
+        store = SQLTokenStore(engine, table=postgres.table)
+        await store.save(KEY, TokenSet("warm"))
+        sent_on_the_apps_engine = await messages_sent(store, postgres)
     async with postgres.opened(autocommit=False) as store:
         await store.save(KEY, TokenSet("warm"))
         sent_in_transactions = await messages_sent(store, postgres)
     assert sent == []
+    assert sent_on_the_apps_engine == []
     assert sent_in_transactions == ["BEGIN", "COMMIT"]
 
 
@@ -479,7 +486,7 @@ async def test_a_take_that_was_given_up_while_the_database_hung_keeps_no_lease(
 ) -> None:
     await store.save(KEY, TokenSet("one"))
     async with database.opened() as other:
-        monkeypatch.setattr(sql_database, "SETTLING_SECONDS", 0.1)
+        monkeypatch.setattr(_sql_database, "SETTLING_SECONDS", 0.1)
         async with database.blocked():
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
@@ -534,6 +541,31 @@ async def test_a_connection_lost_in_the_middle_of_a_replacement_leaves_it_to_be_
         assert (record.tokens, record.version) == (TokenSet("two"), new_version)
 
 
+async def test_a_save_that_is_run_again_does_not_undo_the_renewal_that_came_between(
+    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store._database.run
+    renewals: list[Version] = []
+
+    async def run_twice(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Outcome:
+        """As after a connection that was lost before the reply, while another process renewed."""
+        await run(statement, parameters, **settings)
+        if not renewals:
+            saved = await other.load(KEY)
+            assert saved is not None
+            assert saved.tokens == TokenSet("login")
+            renewals.append(await other.replace(KEY, TokenSet("renewed"), expected=saved.version))
+        return await run(statement, parameters, **settings)
+
+    async with database.opened() as other:
+        monkeypatch.setattr(store._database, "run", run_twice)
+        version = await store.save(KEY, TokenSet("login"))
+        record = await other.load(KEY)
+    assert record is not None
+    assert (record.tokens, [record.version]) == (TokenSet("renewed"), renewals)
+    assert version != record.version
+
+
 async def cut_off_all(database: Database, *, waiting: bool = False) -> int:
     """End the server's side of all connections but this one's, or of those that wait for a lock."""
     idle = "wait_event_type = 'Lock'" if waiting else "state = 'idle'"
@@ -580,7 +612,7 @@ async def test_p7_a_server_that_is_down_is_unavailable_to_every_operation_and_th
 async def test_a_database_that_hangs_is_given_up_and_the_statement_with_it(
     postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_database, "STATEMENT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(_sql_database, "STATEMENT_TIMEOUT_SECONDS", 0.3)
     async with postgres.opened() as store:
         version = await store.save(KEY, TokenSet("one"))
         async with postgres.blocked():
@@ -598,7 +630,7 @@ async def test_a_locked_file_is_waited_for_and_then_given_up(sqlite: Database, m
             await asyncio.sleep(0.1)
             assert not saving.done()
         version = await saving
-        monkeypatch.setattr(sql_database, "STATEMENT_TIMEOUT_SECONDS", 0.3)
+        monkeypatch.setattr(_sql_database, "STATEMENT_TIMEOUT_SECONDS", 0.3)
         async with sqlite.blocked():
             with pytest.raises(StoreUnavailable) as caught:
                 await store.replace(KEY, TokenSet("two"), expected=version)
@@ -735,9 +767,10 @@ async def test_names_stay_readable_in_the_table_unless_a_database_can_not_hold_t
 
 
 async def test_keys_come_in_pages_each_with_a_connection_of_its_own(
-    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql, "KEYS_PER_READ", 3)
+    store = database.store()
     keys = {TokenKey(provider, f"user-{number}") for provider in ("idp", "other") for number in range(5)}
     for key in keys:
         await store.save(key, TokenSet("one"))
@@ -750,6 +783,7 @@ async def test_keys_come_in_pages_each_with_a_connection_of_its_own(
         assert found == keys
         assert len(statements) == 5
     assert {key.user_id async for key in store.keys("other")} == {f"user-{number}" for number in range(5)}
+    await store.aclose()
 
 
 @pytest.mark.long
@@ -821,9 +855,19 @@ def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(ConfigurationError, match="lease_owner, lease_until, provider"):
         SQLTokenStore("sqlite+aiosqlite://", table=Table("other", metadata, Column("id", Integer)))
-    monkeypatch.setattr(sql, "_SECONDS_NOW", {"postgresql": "1"})
+    monkeypatch.setattr(sql, "SECONDS_NOW", {"postgresql": "1"})
     with pytest.raises(ConfigurationError, match="not for sqlite"):
         SQLTokenStore("sqlite+aiosqlite://")
+
+
+async def test_s10_an_engine_of_another_event_loop_is_refused(postgres: Database) -> None:
+    async with postgres.engine() as engine:
+        store = SQLTokenStore(engine, table=postgres.table)
+        await store.save(KEY, TokenSet("one"))
+        with pytest.raises(ConfigurationError, match="another event loop") as caught:
+            await asyncio.to_thread(asyncio.run, store.load(KEY))
+        assert caught.value.code == "wrong_event_loop"
+        assert await store.load(KEY) is not None
 
 
 def test_one_store_serves_one_event_loop_after_the_other(database: Database) -> None:

@@ -12,18 +12,18 @@ from redis.asyncio import Redis, RedisCluster
 
 from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError
+from tokenflight.stores._lapsing import LapsingLease, lapse_clock
+from tokenflight.stores._redis_session import POLL_SECONDS, Command, Script, Session, as_client, open_client
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
-from tokenflight.stores.lapsing import LapsingLease, lapse_clock
-from tokenflight.stores.redis_session import POLL_SECONDS, Script, Session, as_client, open_client
 from tokenflight.tokens import TokenKey, TokenSet
 
-EXTENSIONS_PER_DURATION: Final = 4
-"""How often a lease is extended in the time that one extension lasts."""
+MAX_MILLISECONDS: Final = 100 * 365 * 86_400_000
+"""Redis takes no more than fit its clock."""
 
 _logger = logging.getLogger("tokenflight")
 
-# A script although it only reads: a cluster client may send a plain read to a replica, which lags behind.
+# For a cluster, whose client may send a plain read to a replica, which lags behind.
 LOAD: Final = Script("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
 
 # `saved` is the version of the last save. Sent again, a save must not undo the renewal that followed it.
@@ -111,7 +111,12 @@ class RedisTokenStore(TokenStore):
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
-        reply: list[bytes | None] = await self._session().run(LOAD, self._record_name(key))
+        session, name = self._session(), self._record_name(key)
+        reply: list[bytes | None]
+        if isinstance(self._client, RedisCluster):
+            reply = await session.run(LOAD, name)
+        else:
+            reply = await session.call("HMGET", name, "version", "record")
         await self._check_eviction()
         version, data = reply
         if version is None and data is None:
@@ -172,7 +177,7 @@ class RedisTokenStore(TokenStore):
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        lease = _RedisLease(self._session, self._name(key, "lease"), self._lease_duration)
+        lease = _RedisLease(key, self._lease_duration, self._session, self._name(key, "lease"))
         if not await lease.take(timeout):
             raise LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s")
         try:
@@ -249,14 +254,12 @@ class RedisTokenStore(TokenStore):
 class _RedisLease(LapsingLease):
     """A lease that is taken, extended and given back by scripts."""
 
-    __slots__ = ("_extending", "_name", "_session", "_timer")
+    __slots__ = ("_name", "_session")
 
-    def __init__(self, session: Callable[[], Session], name: str, duration: float) -> None:
-        super().__init__(duration)
+    def __init__(self, key: TokenKey, duration: float, session: Callable[[], Session], name: str) -> None:
+        super().__init__(key, duration)
         self._session = session  # asked for each time: the store may have been closed meanwhile, and open again
         self._name = name
-        self._timer: asyncio.TimerHandle | None = None
-        self._extending: asyncio.Task[None] | None = None
 
     async def take(self, timeout: float) -> bool:
         """Take the lease as soon as it is free; say whether it was within `timeout` seconds."""
@@ -278,12 +281,8 @@ class _RedisLease(LapsingLease):
 
     async def release(self) -> None:
         """Give the lease back if it is still ours. Cancelled, it goes on."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._extending is not None:
-            self._extending.cancel()
-        self.lose()
-        await self._session().outcome(self._begin_to_release())
+        self.end()
+        await self._begin_to_release().outcome()
 
     async def _try_to_take(self) -> float | None:
         """Take the lease if it is free; otherwise say in how many seconds to try again."""
@@ -291,41 +290,20 @@ class _RedisLease(LapsingLease):
         try:
             left = await self._session().run(TAKE, self._name, self.owner, _milliseconds(self.duration))
         except asyncio.CancelledError:
-            with suppress(StoreError):
-                await self.release()  # it may have been given
+            await self._begin_to_release().settle()  # it may have been given
             raise
         except StoreError:
             self._begin_to_release()  # not waited for: it will hardly work better
             raise
         if left is not None:
             return min(left / 1000 + 0.001, POLL_SECONDS) if left >= 0 else POLL_SECONDS
-        self.extend(asked_at)
-        # A timer, not a task: nearly all leases are given back before it is time.
-        self._timer = asyncio.get_running_loop().call_later(self._pause, self._start_extending)
+        self.begin(asked_at, self._extend_once)
         return None
 
-    @property
-    def _pause(self) -> float:
-        return self.duration / EXTENSIONS_PER_DURATION
+    async def _extend_once(self) -> bool:
+        return bool(await self._session().run(EXTEND, self._name, self.owner, _milliseconds(self.duration)))
 
-    def _start_extending(self) -> None:
-        self._extending = asyncio.get_running_loop().create_task(self._extend_again_and_again())
-
-    async def _extend_again_and_again(self) -> None:
-        while True:
-            asked_at = lapse_clock()
-            # Given up by the timeout, it may still happen later: it extends nobody else's lease.
-            with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(self._pause):
-                    still_ours = await self._session().run(EXTEND, self._name, self.owner, _milliseconds(self.duration))
-                if not still_ours:
-                    self.lose()
-                    _logger.warning("the lease %s lapsed while it was held", self._name)
-                    return
-                self.extend(asked_at)
-            await asyncio.sleep(self._pause)
-
-    def _begin_to_release(self) -> asyncio.Task[Any]:
+    def _begin_to_release(self) -> Command[Any]:
         session = self._session()
         return session.begin(RELEASE, self._name, self.owner, session.channel)
 
@@ -339,6 +317,6 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _positive_seconds(name: str, value: float) -> float:
-    if _milliseconds(checked_seconds(name, value)) < 1:
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r:.40}")
+    if not 1 <= _milliseconds(checked_seconds(name, value)) <= MAX_MILLISECONDS:
+        raise ConfigurationError(f"{name} must be a positive number of seconds, up to a century, not {value!r:.40}")
     return value

@@ -6,25 +6,12 @@ few that may come in any order, so that a connection pooler in between can break
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Double,
-    MetaData,
-    Table,
-    delete,
-    insert,
-    literal_column,
-    or_,
-    select,
-    type_coerce,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import URL, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateTable
 
@@ -37,30 +24,24 @@ from tokenflight.errors import (
     StoreError,
     StoreUnavailable,
 )
+from tokenflight.stores._lapsing import LapsingLease, lapse_clock
+from tokenflight.stores._sql_database import (
+    BRISK_POLL_SECONDS,
+    BRISK_SECONDS,
+    LONGEST_POLL_SECONDS,
+    SETTLING_SECONDS,
+    SHORTEST_POLL_SECONDS,
+    Database,
+)
+from tokenflight.stores._sql_statements import SECONDS_NOW, Put, Statements
+from tokenflight.stores._sql_table import TABLE_NAME, row_id, storable, text_of, token_table
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
-from tokenflight.stores.lapsing import LapsingLease, lapse_clock
-from tokenflight.stores.sql_database import LONGEST_POLL_SECONDS, SETTLING_SECONDS, SHORTEST_POLL_SECONDS, Database
-from tokenflight.stores.sql_table import TABLE_NAME, Record, row_id, storable, text_of, token_table
 from tokenflight.tokens import TokenKey, TokenSet
 
 __all__ = ["SQLTokenStore", "token_table"]
 
 KEYS_PER_READ: Final = 1000
-
-_SECONDS_NOW: Final[Mapping[str, str]] = {
-    # Not PostgreSQL's now(), which stands still while a statement waits for another one's row.
-    "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
-    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    "mysql": "unix_timestamp(now(6))",
-    "mariadb": "unix_timestamp(now(6))",
-}
-"""POSIX seconds by the one clock that all users of the database share: its own."""
-
-_UPSERTS: Final[Mapping[str, Callable[[Table], postgresql.Insert | sqlite.Insert]]] = {
-    "postgresql": postgresql.insert,
-    "sqlite": sqlite.insert,
-}
 
 
 class SQLTokenStore(TokenStore):
@@ -94,13 +75,15 @@ class SQLTokenStore(TokenStore):
         self._codec = codec
         self._database = Database(engine, autocommit=autocommit, table_name=self._table.fullname)
         self._dialect = self._database.dialect
-        if self._dialect not in _SECONDS_NOW:
-            raise ConfigurationError(f"engine must be for one of {', '.join(_SECONDS_NOW)}, not for {self._dialect}")
+        if self._dialect not in SECONDS_NOW:
+            raise ConfigurationError(f"engine must be for one of {', '.join(SECONDS_NOW)}, not for {self._dialect}")
         if missing := set(token_table(MetaData()).c.keys()) - set(self._table.c.keys()):
             raise ConfigurationError(
                 f"table must have the columns of token_table; {', '.join(sorted(missing))} are missing"
             )
-        self._now: ColumnElement[float] = literal_column(_SECONDS_NOW[self._dialect], Double)
+        self._statements = Statements(
+            self._table, self._dialect, lease_duration=lease_duration, keys_per_read=KEYS_PER_READ
+        )
 
     def __repr__(self) -> str:
         return f"<SQLTokenStore {self._table.fullname!r} on {self._dialect}>"
@@ -111,11 +94,7 @@ class SQLTokenStore(TokenStore):
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
-        columns = self._table.c
-        query = select(columns.version, type_coerce(columns.record, Record())).where(
-            columns.id == row_id(key), columns.record.is_not(None)
-        )
-        rows = (await self._database.run(query)).rows
+        rows = (await self._database.run(self._statements.load, _row_of(key))).rows
         if not rows:
             return None
         [(version, data)] = rows
@@ -130,8 +109,12 @@ class SQLTokenStore(TokenStore):
     async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
         """See `TokenStore.save`."""
         record = StoredTokens(tokens, new_version(), issuer)
-        columns = self._columns_of(key, record)
-        if not (await self._put(key, columns) or await self._put(key, columns)):
+        parameters = self._parameters(key, record)
+        for _ in range(2):
+            if await self._put(self._statements.save, parameters):
+                return record.version
+        last_saved = await self._database.run(self._statements.last_saved, parameters)
+        if last_saved.rows != [(record.version,)]:
             raise StoreUnavailable(f"the row of user {key.user_id!r} at {key.provider} came and went", code="contended")
         return record.version
 
@@ -146,10 +129,8 @@ class SQLTokenStore(TokenStore):
     ) -> Version:
         """See `TokenStore.replace`."""
         record = StoredTokens(tokens, new_version(), issuer, refused)
-        # Also where it has the new version already: run again after a lost connection, it may have been written.
-        is_expected = self._table.c.version.in_([expected, record.version])
-        change = update(self._table).where(self._is_row_of(key), self._table.c.record.is_not(None), is_expected)
-        if not await self._database.changes(change.values(self._columns_of(key, record))):
+        parameters = {**self._parameters(key, record), "given_expected": expected}
+        if not await self._database.changes(self._statements.replace, parameters):
             raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
         return record.version
 
@@ -158,15 +139,13 @@ class SQLTokenStore(TokenStore):
 
         After a lost connection it is not tried again: whether there was a record would be unknown.
         """
-        has_record = self._table.c.record.is_not(None)
-        removal = delete(self._table).where(self._is_row_of(key))
-        if await self._database.changes(removal.where(has_record, self._is_free()), repeatable=False):
+        row = _row_of(key)
+        if await self._database.changes(self._statements.delete, row, repeatable=False):
             return True
-        emptying = update(self._table).where(self._is_row_of(key), has_record).values(record=None, version="")
-        if not await self._database.changes(emptying, repeatable=False):
+        if not await self._database.changes(self._statements.empty, row, repeatable=False):
             return False
         with suppress(StoreError):  # the record is gone, whatever becomes of a row that was released between the two
-            await self._database.changes(removal.where(~has_record, self._is_free()))
+            await self._database.changes(self._statements.delete_empty, row)
         return True
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
@@ -175,13 +154,10 @@ class SQLTokenStore(TokenStore):
 
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
         """See `TokenStore.keys`. Read a thousand at a time, holding no connection in between."""
-        columns = self._table.c
-        query = select(columns.id, columns.provider, columns.user_id).where(columns.record.is_not(None))
-        if provider is not None:
-            query = query.where(columns.provider == storable(provider))
-        query = query.order_by(columns.id).limit(KEYS_PER_READ)
+        query = self._statements.keys if provider is None else self._statements.keys_of_provider
+        parameters = {} if provider is None else {"given_provider": storable(provider)}
         last_id = ""
-        while rows := (await self._database.run(query.where(columns.id > last_id))).rows:
+        while rows := (await self._database.run(query, {**parameters, "given_last_id": last_id})).rows:
             for last_id, stored_provider, stored_user_id in rows:  # noqa: B007 - the next page begins after it
                 key = TokenKey(text_of(stored_provider), text_of(stored_user_id))
                 if provider in (None, key.provider):  # some databases compare text by its look
@@ -196,12 +172,11 @@ class SQLTokenStore(TokenStore):
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         lease = await self._take(key, timeout)
-        keeper = asyncio.get_running_loop().create_task(self._keep(key, lease), name="tokenflight lease")
         try:
             yield lease
         finally:
-            keeper.cancel()
-            release = self._database.start(self._release(key, lease))
+            lease.end()
+            release = self._database.start(self._release(lease))
             try:
                 await asyncio.shield(release)
             except asyncio.CancelledError:
@@ -210,81 +185,58 @@ class SQLTokenStore(TokenStore):
 
     async def _take(self, key: TokenKey, timeout: float) -> LapsingLease:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + timeout
+        began_at = loop.time()
         pause = SHORTEST_POLL_SECONDS
-        lease = LapsingLease(self._lease_duration)
-        columns = {"lease_owner": lease.owner, "lease_until": self._now + self._lease_duration}
+        lease = LapsingLease(key, self._lease_duration)
+        parameters = _row_with(lease)
         while True:
             asked_at = lapse_clock()
             try:
-                taken = await self._put(key, columns, only_where=self._is_free(lease))
+                taken = await self._put(self._statements.take, parameters)
             except BaseException:
-                self._database.start(self._release(key, lease))  # it may have been taken all the same
+                self._database.start(self._release(lease))  # it may have been taken all the same
                 raise
             if taken:
-                lease.extend(asked_at)
+                lease.begin(asked_at, partial(self._database.changes, self._statements.extend, parameters))
                 return lease
-            if (left := give_up_at - loop.time()) <= 0:
+            waited = loop.time() - began_at
+            if waited >= timeout:
                 raise LeaseTimeout(
                     f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
                 )
-            await asyncio.sleep(min(random.uniform(pause / 2, pause), left))  # noqa: S311 - spreads, hides nothing
-            pause = min(pause * 2, LONGEST_POLL_SECONDS)
+            spread = random.uniform(pause / 2, pause)  # noqa: S311 - spreads, hides nothing
+            await asyncio.sleep(min(spread, timeout - waited))
+            pause = min(pause * 2, BRISK_POLL_SECONDS if waited < BRISK_SECONDS else LONGEST_POLL_SECONDS)
 
-    async def _keep(self, key: TokenKey, lease: LapsingLease) -> None:
-        """Extend the lease again and again until somebody else has it."""
-        extension = update(self._table).where(self._is_row_of(key), self._table.c.lease_owner == lease.owner)
-        extension = extension.values(lease_until=self._now + self._lease_duration)
-        pause = self._lease_duration / 4
-        while True:
-            await asyncio.sleep(pause)
-            asked_at = lapse_clock()
-            try:
-                still_ours = await self._database.changes(extension)
-            except StoreError:
-                pause = self._lease_duration / 16
-                continue
-            if not still_ours:
-                lease.lose()
-                return
-            lease.extend(asked_at)
-            pause = self._lease_duration / 4
-
-    async def _release(self, key: TokenKey, lease: LapsingLease) -> None:
+    async def _release(self, lease: LapsingLease) -> None:
         """Let go of the lease, and of the row if it has no record."""
-        ours = (self._is_row_of(key), self._table.c.lease_owner == lease.owner)
-        has_record = self._table.c.record.is_not(None)
-        letting_go = update(self._table).where(*ours).values(lease_owner=None, lease_until=None)
-        if await self._database.changes(letting_go.where(has_record)):
+        parameters = _row_with(lease)
+        if await self._database.changes(self._statements.release_with_record, parameters):
             return
-        if not await self._database.changes(delete(self._table).where(*ours, ~has_record)):
-            await self._database.changes(letting_go)  # a login came between the two
+        if not await self._database.changes(self._statements.delete_released, parameters):
+            await self._database.changes(self._statements.release, parameters)  # a login came between the two
 
     # Statements.
 
-    def _is_row_of(self, key: TokenKey) -> ColumnElement[bool]:
-        return self._table.c.id == row_id(key)
+    async def _put(self, put: Put, parameters: Mapping[str, object]) -> bool:
+        for statement in put:
+            if await self._database.changes(statement, parameters):
+                return True
+        return False
 
-    def _is_free(self, lease: LapsingLease | None = None) -> ColumnElement[bool]:
-        """The row's lease is held by nobody but `lease`."""
-        owner, until = self._table.c.lease_owner, self._table.c.lease_until
-        is_free = or_(owner.is_(None), until < self._now)
-        return is_free if lease is None else or_(is_free, owner == lease.owner)
+    def _parameters(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
+        return {**_row_of(key), "given_version": record.version, "given_record": self._codec.encode(key, record)}
 
-    def _columns_of(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
-        return {"version": record.version, "record": type_coerce(self._codec.encode(key, record), Record())}
 
-    async def _put(
-        self, key: TokenKey, columns: Mapping[str, object], *, only_where: ColumnElement[bool] | None = None
-    ) -> bool:
-        """Set `columns` in the row of `key`, made if need be; in one that is there `only_where` that holds of it."""
-        names = {"id": row_id(key), "provider": storable(key.provider), "user_id": storable(key.user_id)}
-        if (upsert := _UPSERTS.get(self._dialect)) is not None:
-            statement = upsert(self._table).values({**names, **columns})
-            return await self._database.changes(
-                statement.on_conflict_do_update(index_elements=["id"], set_=columns, where=only_where)
-            )
-        change = update(self._table).where(self._is_row_of(key)).values(dict(columns))
-        if await self._database.changes(change if only_where is None else change.where(only_where)):
-            return True
-        return await self._database.changes(insert(self._table).values({**names, **columns}))
+def _row_of(key: TokenKey) -> dict[str, object]:
+    """What a statement on the row of `key` takes."""
+    return {
+        "given_id": row_id(key),
+        "given_provider": storable(key.provider),
+        "given_user_id": storable(key.user_id),
+    }
+
+
+def _row_with(lease: LapsingLease) -> dict[str, object]:
+    """What a statement on the row of the lease takes."""
+    return {**_row_of(lease.key), "given_owner": lease.owner}

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 POLL_SECONDS: Final = 1.0
 """How often one who waits for a lease asks for it without having heard that it was released."""
+
+COMMAND_TIMEOUT_SECONDS: Final = 8.0
+"""Shorter than a refresher waits for its store; a client of the app's may have none of its own."""
 
 SETTLING_SECONDS: Final = 1.0
 """How long the end of a cancelled operation is waited for."""
@@ -40,7 +43,7 @@ class Script:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.sha: str = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Client(Protocol):
@@ -76,6 +79,58 @@ def open_client(url: str) -> _Client:
     return as_client(Redis.from_pool(pool))
 
 
+class Command(Generic[T]):
+    """A command, or a few, in a task of its own: it goes on when who waits for it is cancelled, until its time is over.
+
+    Waiting for a future that the task sets, and one timer, is what costs least: `asyncio.shield` and `asyncio.timeout`
+    together take as long as an eighth of a command.
+    """
+
+    __slots__ = ("_outcome", "_timer", "_work", "task")
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        loop = asyncio.get_running_loop()
+        self._work = work
+        self._outcome: asyncio.Future[T] = loop.create_future()
+        self.task = loop.create_task(self._run())
+        self.task.add_done_callback(self._end)
+        self._timer = loop.call_later(COMMAND_TIMEOUT_SECONDS, self.task.cancel)
+
+    async def outcome(self) -> T:
+        """Its reply. Cancelled, this waits for a moment for the command to end."""
+        try:
+            return await self._outcome
+        except asyncio.CancelledError:
+            await self.settle()
+            raise
+
+    async def settle(self) -> None:
+        """Wait for its end, but not for long."""
+        await asyncio.wait([self.task], timeout=SETTLING_SECONDS)
+
+    async def _run(self) -> None:
+        error: Exception
+        try:
+            reply = await self._work
+        except asyncio.CancelledError:
+            error = StoreUnavailable(f"Redis did not reply within {COMMAND_TIMEOUT_SECONDS:.0f} s", code="timeout")
+        except Exception as exc:  # noqa: BLE001 - it is who waits that has to know
+            error = exc
+        else:
+            if not self._outcome.done():
+                self._outcome.set_result(reply)
+            return
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # where nobody waits any more, it is not asyncio's to log
+
+    def _end(self, task: asyncio.Task[None]) -> None:  # noqa: ARG002
+        self._timer.cancel()
+        if not self._outcome.done():  # the task was cancelled before its first step
+            self._outcome.cancel()
+            self._work.close()
+
+
 class Session:
     """A client on its one event loop, what is under way there, and who waits for a lease there."""
 
@@ -83,7 +138,7 @@ class Session:
         self.channel = channel
         self._client = client
         self._owned = owned
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -99,18 +154,9 @@ class Session:
         """The reply to `command`, as `run` gives it."""
         return await self._settled(self._call(*command))
 
-    def begin(self, script: Script, name: str, *arguments: str | bytes | int) -> asyncio.Task[Any]:
+    def begin(self, script: Script, name: str, *arguments: str | bytes | int) -> Command[Any]:
         """Run `script` whether somebody waits for it or not."""
-        return self._start(self._run(script, name, *arguments))
-
-    async def outcome(self, task: asyncio.Task[T]) -> T:
-        """Wait for `task`, which goes on if this is cancelled; then wait for its end for a moment."""
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            await asyncio.wait([task], timeout=SETTLING_SECONDS)
-            raise
-        return task.result()
+        return self._begin(self._run(script, name, *arguments))
 
     async def names(self, pattern: str) -> AsyncGenerator[str, None]:
         """The names of all keys that match `pattern`."""
@@ -124,7 +170,7 @@ class Session:
         """What the server does when it is out of memory, or None if it does not tell or has no limit."""
         try:
             memory = await self._settled(self._client.info("memory"))
-        except _REDIS_ERRORS:
+        except (*_REDIS_ERRORS, StoreError):
             return None
         return str(memory["maxmemory_policy"]) if memory.get("maxmemory") and "maxmemory_policy" in memory else None
 
@@ -138,7 +184,8 @@ class Session:
         released = asyncio.Event()
         self._waiting.setdefault(name, set()).add(released)
         if self._listening is None or self._listening.done():
-            self._listening = self._start(self._listen())
+            self._listening = asyncio.get_running_loop().create_task(self._listen())
+            self._keep(self._listening)
         try:
             yield released
         finally:
@@ -152,7 +199,11 @@ class Session:
         """Wait for what is under way, and close the client if it is the store's own."""
         # A task, so that who gives up waiting for it does not leave the connections open.
         self._closing = asyncio.get_running_loop().create_task(self._close())
-        await self.outcome(self._closing)
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            await asyncio.wait([self._closing], timeout=SETTLING_SECONDS)
+            raise
 
     async def _close(self) -> None:
         self._stop_listening()
@@ -180,17 +231,20 @@ class Session:
         raise error
 
     async def _settled(self, work: Coroutine[Any, Any, T]) -> T:
-        task = self._start(work)
+        command = self._begin(work)
         try:
-            return await self.outcome(task)
+            return await command.outcome()
         finally:
-            task.cancel()  # where it hangs, it is not sent again
+            command.task.cancel()  # where it hangs, it is not sent again
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Command[T]:
+        command = Command(work)
+        self._keep(command.task)
+        return command
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)  # an event loop alone does not keep its tasks alive
-        task.add_done_callback(self._end)
-        return task
+        task.add_done_callback(self._tasks.discard)
 
     async def _listen(self) -> None:
         while self._waiting:  # until then, not for ever: in Python 3.11, redis-py can overlook that it was cancelled
@@ -215,11 +269,6 @@ class Session:
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to nobody where nobody waits any more
 
 
 def _error_for(exc: Exception) -> StoreError:

@@ -23,6 +23,7 @@ def token_table(metadata: MetaData, name: str = TABLE_NAME, *, schema: str | Non
         Column("provider", Text, nullable=False, comment="percent-encoded where no database could hold it"),
         Column("user_id", Text, nullable=False, comment="percent-encoded where no database could hold it"),
         Column("version", String(64), nullable=False, server_default=""),
+        Column("saved", String(64), comment="the version of the last login"),
         Column("record", LargeBinary(MAX_RECORD_BYTES), comment="null while there is only a lease"),
         Column("lease_owner", String(64)),
         Column("lease_until", Double, comment="POSIX seconds by the database's clock"),

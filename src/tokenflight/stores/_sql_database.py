@@ -3,12 +3,12 @@
 import asyncio
 import os
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Executable
+from sqlalchemy import URL, Connection, Executable
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -24,6 +24,12 @@ SETTLING_SECONDS: Final = 1.0
 
 SHORTEST_POLL_SECONDS: Final = 0.005
 LONGEST_POLL_SECONDS: Final = 0.25
+BRISK_POLL_SECONDS: Final = 0.05
+"""The longest pause between two questions in the first seconds, which is how long a renewal takes."""
+BRISK_SECONDS: Final = 2.0
+
+NOTHING: Final[Mapping[str, object]] = {}
+KEEPING_THE_ROWCOUNT: Final = {"preserve_rowcount": True}
 
 _TRY_AGAIN: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213"})
 """What a database says when two statements were in each other's way and this one had to yield (SQLSTATE, MySQL)."""
@@ -40,6 +46,7 @@ class Database:
         self._given = engine if isinstance(engine, AsyncEngine) else None
         if self._given is not None and self._given.dialect.name != "sqlite":  # there, it would only cost
             self._given = self._given.execution_options(**self._level)
+        self._given_on: asyncio.AbstractEventLoop | None = None
         self._url = None if isinstance(engine, AsyncEngine) else engine
         # An engine's connections belong to one event loop; a store may be shared by several.
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
@@ -47,17 +54,21 @@ class Database:
         self._table_name = table_name
         self.dialect = (self._given or self._new_engine()).dialect.name
 
-    async def changes(self, statement: Executable, *, repeatable: bool = True) -> bool:
+    async def changes(
+        self, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool = True
+    ) -> bool:
         """Run `statement`; say whether it changed a row."""
-        return (await self.run(statement, repeatable=repeatable)).changed_rows > 0
+        return (await self.run(statement, parameters, repeatable=repeatable)).changed_rows > 0
 
-    async def run(self, statement: Executable, *, repeatable: bool = True) -> "Outcome":
+    async def run(
+        self, statement: Executable, parameters: Mapping[str, object] = NOTHING, *, repeatable: bool = True
+    ) -> "Outcome":
         """Run `statement`, to its end even if cancelled; once more if its connection was lost and it is `repeatable`.
 
         The one mapping of what SQLAlchemy and the drivers raise. Their errors tell the parameters, tokens among them:
         nothing of them goes on but the class and the code.
         """
-        task = self.start(self._run(self._engine(), statement, repeatable=repeatable))
+        task = self.start(self._run(self._engine(), statement, parameters, repeatable=repeatable))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -86,9 +97,11 @@ class Database:
         if tasks := [task for task in tuple(self._tasks) if task.get_loop() is loop]:
             await asyncio.wait(tasks)
 
-    async def _run(self, engine: AsyncEngine, statement: Executable, *, repeatable: bool) -> "Outcome":
+    async def _run(
+        self, engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
+    ) -> "Outcome":
         try:
-            return await _execute_at_last(engine, statement, repeatable=repeatable)
+            return await _execute_at_last(engine, statement, parameters, repeatable=repeatable)
         except Exception as exc:  # noqa: BLE001 - drivers let their own errors through while they connect
             error = self._error_for(exc)
         # Outside the except block, so that it is no context either.
@@ -110,9 +123,17 @@ class Database:
         return StoreUnavailable(f"the {self.dialect} database failed ({told}); its log may say more")
 
     def _engine(self) -> AsyncEngine:
-        if self._given is not None:
-            return self._given
         loop = asyncio.get_running_loop()
+        if self._given is not None:
+            if self._given_on is None or self._given_on.is_closed():
+                self._given_on = loop
+            if self._given_on is not loop and self.dialect != "sqlite":
+                raise ConfigurationError(
+                    "this store's engine belongs to another event loop; give the store a URL instead of an engine, or "
+                    "make an engine and a store for each event loop",
+                    code="wrong_event_loop",
+                )
+            return self._given
         if (engine := self._own.get(loop)) is None:
             engine = self._own[loop] = self._new_engine()
             _make_private(engine.url)
@@ -142,12 +163,14 @@ class Outcome(NamedTuple):
     rows: Sequence[tuple[Any, ...]]
 
 
-async def _execute_at_last(engine: AsyncEngine, statement: Executable, *, repeatable: bool) -> Outcome:
+async def _execute_at_last(
+    engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
+) -> Outcome:
     pause = SHORTEST_POLL_SECONDS
     async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS):
         while True:
             try:
-                return await _execute(engine, statement)
+                return await _execute(engine, statement, parameters)
             except DBAPIError as exc:
                 if exc.connection_invalidated and repeatable:
                     repeatable = False  # it died in the pool; all others of its age have left the pool with it
@@ -157,15 +180,24 @@ async def _execute_at_last(engine: AsyncEngine, statement: Executable, *, repeat
             pause = min(pause * 2, LONGEST_POLL_SECONDS)
 
 
-async def _execute(engine: AsyncEngine, statement: Executable) -> Outcome:
+async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object]) -> Outcome:
+    connection = await engine.connect()
     try:
-        async with engine.begin() as connection:
-            result = await connection.execute(statement, execution_options={"preserve_rowcount": True})
-            return Outcome(result.rowcount, [tuple(row) for row in result] if result.returns_rows else ())
+        outcome = await connection.run_sync(_outcome_of, statement, parameters)
     except IntegrityError as exc:
         if _code_of(exc) not in _ALREADY_THERE:
             raise
         return Outcome(0, ())  # somebody else made this row, or this table, at the same moment
+    finally:
+        await connection.close()  # plainly, as nobody but this task waits for it: `async with` takes one task more
+    return outcome
+
+
+def _outcome_of(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> Outcome:
+    result = connection.execute(statement, parameters, execution_options=KEEPING_THE_ROWCOUNT)
+    outcome = Outcome(result.rowcount, [tuple(row) for row in result] if result.returns_rows else ())
+    connection.commit()
+    return outcome
 
 
 def _make_private(url: URL) -> None:

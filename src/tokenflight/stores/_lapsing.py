@@ -1,0 +1,88 @@
+"""A lease that ends by itself when its holder can't extend it in time."""
+
+import asyncio
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from tokenflight.errors import StoreError
+from tokenflight.stores.base import Lease
+from tokenflight.tokens import TokenKey
+
+EXTENSIONS_PER_DURATION: Final = 4
+"""How often a lease is extended in the time that one extension lasts."""
+
+RETRIES_PER_DURATION: Final = 16
+"""How often it is tried again where that failed."""
+
+_logger = logging.getLogger("tokenflight")
+
+
+def lapse_clock() -> float:
+    """Seconds that also pass while the process stands still and, on Linux, while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+class LapsingLease(Lease):
+    """A lease of `owner`, a name that nobody else has, for `duration` seconds from when it was last extended.
+
+    The time is counted here, from before each asking: so it ends here first, and only then for the others.
+    """
+
+    __slots__ = ("_extending", "_held_until", "_timer", "duration", "key", "owner")
+
+    def __init__(self, key: TokenKey, duration: float) -> None:
+        self.key = key
+        self.owner = secrets.token_hex(16)
+        self.duration = duration
+        self._held_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._extending: asyncio.Task[None] | None = None
+
+    def is_held(self) -> bool:
+        """See `Lease.is_held`."""
+        return lapse_clock() < self._held_until
+
+    def begin(self, asked_at: float, extend: Callable[[], Awaitable[bool]]) -> None:
+        """Note that what was asked for at `asked_at`, by `lapse_clock`, was granted; from then on, extend it.
+
+        `extend` says whether the lease was still ours, or raises `StoreError`.
+        """
+        self._held_until = asked_at + self.duration
+        # A timer, not a task: nearly all leases are given back before it is time.
+        self._timer = asyncio.get_running_loop().call_later(
+            self.duration / EXTENSIONS_PER_DURATION, self._start_extending, extend
+        )
+
+    def end(self) -> None:
+        """Note that it is over, and extend it no more."""
+        self._held_until = 0.0
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._extending is not None:
+            self._extending.cancel()
+
+    def _start_extending(self, extend: Callable[[], Awaitable[bool]]) -> None:
+        self._extending = asyncio.get_running_loop().create_task(self._extend(extend), name="tokenflight lease")
+
+    async def _extend(self, extend: Callable[[], Awaitable[bool]]) -> None:
+        while True:
+            asked_at = lapse_clock()
+            pause = self.duration / RETRIES_PER_DURATION
+            # Given up by the timeout, it may still happen later: it extends nobody else's lease.
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(self.duration / EXTENSIONS_PER_DURATION):
+                    still_ours = await extend()
+                if not still_ours:
+                    self._held_until = 0.0
+                    _logger.warning(
+                        "the lease on user %r at %s lapsed while it was held", self.key.user_id, self.key.provider
+                    )
+                    return
+                self._held_until = asked_at + self.duration
+                pause = self.duration / EXTENSIONS_PER_DURATION
+            await asyncio.sleep(pause)
