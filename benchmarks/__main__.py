@@ -1,49 +1,90 @@
-"""Answer the questions asked for, all of them by default, one table each; nothing is asserted."""
+"""Answer the questions asked for, all of them by default; or draw the answers. Nothing is asserted."""
 
 import argparse
 import asyncio
+import logging
 import os
 import platform
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
+from keyword import iskeyword
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import httpx
 
-from benchmarks.auth_flow import auth_flow
-from benchmarks.comparison import FULL, QUICK, Effort
-from benchmarks.file_store import file_store
-from benchmarks.hot_path import hot_path
+from benchmarks import results
+from benchmarks.comparison import FULL, QUICK, Comparison, Effort
+from benchmarks.report import Table
 from benchmarks.table import render
-from benchmarks.waiters import waiters
 
-_QUESTIONS: Final = {
-    "hot-path": hot_path,
-    "auth-flow": auth_flow,
-    "waiters": waiters,
-    "file-store": file_store,
-}
+Answer: TypeAlias = Callable[[Effort], Awaitable[Sequence[Comparison | Table]]]
+
+QUESTIONS: Final = (
+    "hot-path",
+    "waiters",
+    "stampede",
+    "processes",
+    "throughput",
+    "memory",
+    "stores",
+    "fleet",
+    "import",
+)
+"""Each is answered by the function of its name in the module of its name; a keyword of Python's gets an ending."""
+
+_RESULTS: Final = Path(".benchmarks")
+_PICTURES: Final = Path("docs", "benchmarks")
 
 
 def main() -> None:
-    """Read the command line, measure and print."""
+    """Read the command line, then measure and print, or draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", metavar="question", help=f"one of {', '.join(_QUESTIONS)}")
+    parser.add_argument("questions", nargs="*", metavar="question", help=f"one of {', '.join(QUESTIONS)}; or pictures")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const=_RESULTS, metavar="DIRECTORY", help="also write the results there"
+    )
+    parser.add_argument("--from", dest="source", type=Path, default=_RESULTS, metavar="DIRECTORY", help="for pictures")
+    parser.add_argument("--to", dest="target", type=Path, default=_PICTURES, metavar="DIRECTORY", help="for pictures")
     arguments = parser.parse_args()
-    if unknown := set(arguments.questions) - _QUESTIONS.keys():
+    if arguments.questions == ["pictures"]:
+        draw(arguments.source, arguments.target)
+        return
+    if unknown := set(arguments.questions) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
+    logging.getLogger().addHandler(logging.NullHandler())  # what the libraries have to say of failures is counted here
     effort = QUICK if arguments.quick else FULL
     print(
         f"{platform.python_implementation()} {platform.python_version()}, httpx {httpx.__version__}, "
         f"{platform.platform()}, {os.cpu_count()} CPUs"
     )
-    print(f"Medians of {effort.rounds} interleaved rounds; ratios within a round; garbage collection off")
-    asyncio.run(_answer(arguments.questions or list(_QUESTIONS), effort))
+    print(f"Medians of {effort.rounds} interleaved rounds where nothing else is said; garbage collection off")
+    asyncio.run(_answer(arguments.questions or QUESTIONS, effort, arguments.json))
 
 
-async def _answer(questions: list[str], effort: Effort) -> None:
+def draw(source: Path, target: Path) -> None:
+    """Draw what is in `source` into `target`."""
+    from benchmarks import pictures  # noqa: PLC0415 - nothing else needs it
+
+    for path in pictures.draw(results.read(source), target):
+        print(path)
+
+
+async def _answer(questions: Sequence[str], effort: Effort, directory: Path | None) -> None:
     for question in questions:
-        for comparison in await _QUESTIONS[question](effort):
-            print(f"\n{question}: {render(comparison)}", flush=True)
+        reports = await _function(question)(effort)
+        for report in reports:
+            print(f"\n{question}: {render(report)}", flush=True)
+        if directory is not None:
+            results.write(results.Results(question, results.measured_on(), reports), directory)
+
+
+def _function(question: str) -> Answer:
+    """What answers `question`; imported only now, so that what one question needs, the others can do without."""
+    name = f"{question}ing" if iskeyword(question) else question.replace("-", "_")
+    answer: Answer = getattr(import_module(f"benchmarks.{name}"), name)
+    return answer
 
 
 if __name__ == "__main__":

@@ -1,83 +1,89 @@
 """What a token that is kept valid costs each API request."""
 
-import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Any, Final
 
 import httpx
 
 from benchmarks.comparison import Comparison, Effort, Rival, compare
-from benchmarks.subjects import USER, PromptProvider, token_set
-from tokenflight import TokenRefresher
-from tokenflight.httpx import BearerAuth
+from benchmarks.peers import OUR_AUTH, OURS, Peer
+from benchmarks.peers.base import API_URL, Session, one_pass
 
-URL = "https://api.example/me"
-
-
-class StaticBearer(httpx.Auth):
-    """A fixed bearer token, as httpx's documentation shows custom authentication."""
-
-    def __init__(self, access_token: str) -> None:
-        self._access_token = access_token
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Put the token on `request`."""
-        request.headers["Authorization"] = f"Bearer {self._access_token}"
-        yield request
+PASS_TARGET: Final = 1.2
+REQUEST_TARGET: Final = 1.06
 
 
-async def auth_flow(effort: Effort) -> list[Comparison]:
-    """Compare `BearerAuth` with a fixed bearer token, alone and within a whole request."""
-    tokens = token_set(issued_at=time.time())
-    async with (
-        TokenRefresher(PromptProvider()) as refresher,
-        httpx.AsyncClient(transport=httpx.MockTransport(_answer)) as client,
-    ):
-        await refresher.save_tokens(USER, tokens)
-        static, bearer = StaticBearer(str(tokens.access_token)), BearerAuth(refresher, USER)
-        return [
-            await compare(
-                "One pass of the auth flow",
-                [_pass("fixed bearer token", static), _pass("BearerAuth", bearer, target=1.3)],
-                count=effort.share_of(5_000),
-                effort=effort,
-            ),
-            await compare(
-                "A whole httpx.AsyncClient request, answered in memory",
-                [
-                    _request("without auth", client, None),
-                    _request("fixed bearer token", client, static),
-                    _request("BearerAuth", client, bearer, target=1.06),
-                ],
-                count=effort.share_of(300),
-                effort=effort,
-            ),
-        ]
+async def compare_auth_flows(sessions: Mapping[Peer, Session], effort: Effort) -> list[Comparison]:
+    """Compare the authentication of each session with a fixed bearer token, alone and within a whole request."""
+    comparisons = []
+    for http in _libraries(sessions):
+        on_it = {
+            OUR_AUTH.name if peer is OURS else peer.name: session
+            for peer, session in sessions.items()
+            if session.http is http and session.client is not None
+        }
+        comparisons += [await _compare_passes(http, on_it, effort), await _compare_requests(http, on_it, effort)]
+    return comparisons
 
 
-def _pass(name: str, auth: httpx.Auth, *, target: float | None = None) -> Rival:
-    request, response = httpx.Request("GET", URL), httpx.Response(200)
+async def _compare_passes(http: Any, sessions: Mapping[str, Session], effort: Effort) -> Comparison:
+    rivals = [_passes("fixed bearer token", http, _static_bearer(http))]
+    rivals += [
+        _passes(name, http, session.auth, target=PASS_TARGET if name == OUR_AUTH.name else None)
+        for name, session in sessions.items()
+        if session.auth is not None
+    ]
+    title = f"One pass of the auth flow, {http.__name__}"
+    return await compare(title, rivals, count=effort.share_of(5_000), effort=effort)
+
+
+async def _compare_requests(http: Any, sessions: Mapping[str, Session], effort: Effort) -> Comparison:
+    async with AsyncExitStack() as stack:
+        transport = http.MockTransport(lambda _request: http.Response(200))
+        plain = await stack.enter_async_context(http.AsyncClient(transport=transport))
+        fixed = await stack.enter_async_context(http.AsyncClient(transport=transport, auth=_static_bearer(http)))
+        rivals = [_requests("without auth", plain), _requests("fixed bearer token", fixed)]
+        for name, session in sessions.items():
+            assert session.client is not None
+            client = await stack.enter_async_context(session.client(transport))
+            rivals.append(_requests(name, client, target=REQUEST_TARGET if name == OUR_AUTH.name else None))
+        title = f"A whole {http.__name__}.AsyncClient request, answered in memory"
+        return await compare(title, rivals, count=effort.share_of(300), effort=effort)
+
+
+def _libraries(sessions: Mapping[Peer, Session]) -> list[Any]:
+    """The HTTP libraries of `sessions`, ours first: each has a floor of its own."""
+    found: dict[str, ModuleType] = {"httpx": httpx}
+    found |= {session.http.__name__: session.http for session in sessions.values() if session.client is not None}
+    return list(found.values())
+
+
+def _static_bearer(http: Any) -> Any:
+    """A fixed bearer token, as the documentation of the HTTP library `http` shows custom authentication."""
+
+    class StaticBearer(http.Auth):  # type: ignore[misc]
+        def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+            request.headers["Authorization"] = "Bearer fixed"
+            yield request
+
+    return StaticBearer()
+
+
+def _passes(name: str, http: Any, auth: Any, *, target: float | None = None) -> Rival:
+    request, response = http.Request("GET", API_URL), http.Response(200)
 
     async def run(count: int) -> None:
         for _ in range(count):
-            flow = auth.async_auth_flow(request)  # driven as httpx drives it
-            await flow.__anext__()
-            try:
-                await flow.asend(response)
-            except StopAsyncIteration:
-                pass
-            finally:
-                await flow.aclose()
+            await one_pass(auth, request, response)
 
     return Rival(name, run, target=target)
 
 
-def _request(name: str, client: httpx.AsyncClient, auth: httpx.Auth | None, *, target: float | None = None) -> Rival:
+def _requests(name: str, client: Any, *, target: float | None = None) -> Rival:
     async def run(count: int) -> None:
         for _ in range(count):
-            await client.get(URL, auth=auth)
+            await client.get(API_URL)
 
     return Rival(name, run, target=target)
-
-
-def _answer(_request: httpx.Request) -> httpx.Response:
-    return httpx.Response(200)

@@ -67,21 +67,28 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The rows of one table; the first is the floor."""
+    """The rows of one table; the first is the floor. `notes` go below."""
 
     title: str
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
 
 
-async def compare(title: str, rivals: Sequence[Rival], *, count: int, effort: Effort) -> Comparison:
+async def compare(
+    title: str, rivals: Sequence[Rival], *, count: int, effort: Effort, notes: Sequence[str] = ()
+) -> Comparison:
     """Time each of `rivals`, the first of which is the floor, doing its work `count` times a round."""
     for rival in rivals:
         await _nanoseconds(rival, count)  # to warm up
     measured: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    for number in range(effort.rounds):
-        first = number % len(rivals)
-        for rival in (*rivals[first:], *rivals[:first]):  # none is always measured in the wake of the same other
-            measured[rival.name].append(await _nanoseconds(rival, count))
+    gc.freeze()  # collecting all that the rivals have imported would take longer than the rounds
+    try:
+        for number in range(effort.rounds):
+            first = number % len(rivals)
+            for rival in (*rivals[first:], *rivals[:first]):  # none is always measured in the wake of the same other
+                measured[rival.name].append(await _nanoseconds(rival, count))
+    finally:
+        gc.unfreeze()
     floor = measured[rivals[0].name]
     return Comparison(
         title,
@@ -95,6 +102,7 @@ async def compare(title: str, rivals: Sequence[Rival], *, count: int, effort: Ef
             )
             for rival in rivals
         ],
+        notes,
     )
 
 

@@ -1,31 +1,38 @@
-"""What a valid token costs that is in memory already."""
+"""What a valid token costs that is in memory already: alone, and on its way into a request."""
 
-import time
+from contextlib import AsyncExitStack
 
+from benchmarks.auth_flow import compare_auth_flows
 from benchmarks.comparison import Comparison, Effort, Rival, compare
-from benchmarks.subjects import USER, PromptProvider, token_set
-from tokenflight import TokenRefresher, TokenSet
+from benchmarks.peers import OURS, PEERS, Callers, open_all, versions_note
+from benchmarks.provider import provider_process
+from benchmarks.subjects import HOUR_SECONDS, USER
 
 
 async def hot_path(effort: Effort) -> list[Comparison]:
-    """Compare `get_valid_token` of a cached token with a coroutine function that returns a constant."""
-    tokens = token_set(issued_at=time.time())
+    """Compare a cached token of each library with a coroutine function that returns a constant."""
+    async with provider_process() as provider, AsyncExitStack() as stack:
+        login = await provider.login(lifetime=HOUR_SECONDS)
 
-    async def constant(_user_id: str) -> TokenSet:
-        return tokens
+        async def constant(_user_id: str) -> str:
+            return login.access_token
 
-    async def await_constant(count: int) -> None:
-        for _ in range(count):
-            await constant(USER)
+        async def await_constant(count: int) -> None:
+            for _ in range(count):
+                await constant(USER)
 
-    async def await_cached(count: int) -> None:
-        for _ in range(count):
-            await refresher.get_valid_token(USER)
-
-    async with TokenRefresher(PromptProvider()) as refresher:
-        await refresher.save_tokens(USER, tokens)
+        sessions, notes = await open_all((OURS, *PEERS), provider, stack, lifetime=HOUR_SECONDS)
         rivals = [
-            Rival("a coroutine that returns a constant", await_constant),
-            Rival("get_valid_token, cached", await_cached, target=6),
+            Rival(peer.name, session.repeat, target=5 if peer is OURS else None)
+            for peer, session in sessions.items()
+            if session.repeat is not None
         ]
-        return [await compare("A cached token", rivals, count=effort.share_of(50_000), effort=effort)]
+        floor = Rival("a coroutine that returns a constant", await_constant)
+        flows = [peer.name for peer in sessions if peer.callers is Callers.API_CALLS]
+        if flows:
+            notes.append(f"{', '.join(flows)}: one pass of the auth flow, the only way to their tokens")
+        notes.append(versions_note(sessions))
+        tokens = await compare(
+            "A cached token", [floor, *rivals], count=effort.share_of(20_000), effort=effort, notes=notes
+        )
+        return [tokens, *await compare_auth_flows(sessions, effort)]

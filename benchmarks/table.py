@@ -1,25 +1,47 @@
-"""Comparisons as plain, aligned text."""
+"""Comparisons and tables as plain, aligned text."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.comparison import Comparison, Row, Spread
+from benchmarks.report import Cell, Table
 
 _HEADINGS: Final = ("what", "median", "quartiles", "ratio to floor", "quartiles", "target")
 _UNITS: Final = (("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 
 
-def render(comparison: Comparison) -> str:
-    """`comparison` as a titled table; the first row is the floor."""
-    lines = [_HEADINGS, *(_cells(row) for row in comparison.rows)]
+def render(report: Comparison | Table) -> str:
+    """`report` as a titled table. Of a comparison, the first row is the floor."""
+    if isinstance(report, Comparison):
+        lines, left = [_HEADINGS, *map(_cells, report.rows)], {0}
+    else:
+        lines = [tuple(report.columns), *(tuple(map(_text, row)) for row in report.rows)]
+        left = {at for at in range(len(report.columns)) if any(isinstance(row[at], str) for row in report.rows)}
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rendered = [
-        "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))])
-        for name, *cells in lines
+        "  ".join(
+            cell.ljust(width) if at in left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
     ]
-    return "\n".join([comparison.title, *(f"  {line.rstrip()}" for line in rendered)])
+    notes = [f"  · {note}" for note in report.notes]
+    return "\n".join([report.title, *(f"  {line.rstrip()}" for line in rendered), *notes])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _text(cell: Cell) -> str:
+    match cell:
+        case None:
+            return "-"
+        case str():
+            return cell
+        case float() if abs(cell) < 100:
+            return f"{cell:,.2f}"
+        case _:
+            return f"{cell:,.0f}"
+
+
+def _cells(row: Row) -> Sequence[str]:
     unit, size = next((unit, size) for unit, size in _UNITS if row.nanoseconds.median >= size or unit == "ns")
     target = "" if row.target is None else f"≤ {row.target:.2f}"
     ratio = row.ratio

@@ -45,6 +45,6 @@ async def waiters(effort: Effort) -> list[Comparison]:
         rivals = [
             Rival("awaiting one future, not cancel-safe", await_bare_future),
             Rival("shielding one task", await_shielded_task),
-            Rival("get_valid_token, one flight", join_flight, prepare=expire, target=2),
+            Rival("get_valid_token, one flight", join_flight, prepare=expire, target=1.5),
         ]
         return [await compare(f"{callers:,} callers, one renewal", rivals, count=1, effort=effort)]

@@ -1,0 +1,164 @@
+"""Stores to be measured, each beside the bare calls beneath it: what needs no server."""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Final
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from benchmarks.subjects import USER, token_set
+from tokenflight import FileTokenStore, MemoryTokenStore, StoredTokens, TokenKey, TokenStore, Version
+from tokenflight.stores.codec import JSONCodec, new_version
+
+KEY: Final = TokenKey("prompt", USER)
+FILE_SAVE_SHARE: Final = 0.8
+RENEWAL_SHARE: Final = 0.7
+TESTS: Final = str(Path(__file__).parents[1] / "tests")
+"""Where the servers are."""
+
+Work = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A store; the bare ways to do what it does, the first of which is the floor; how often to do it in a round."""
+
+    name: str
+    store: TokenStore
+    other: TokenStore
+    saves: Mapping[str, Work]
+    loads: Mapping[str, Work]
+    renewals: Mapping[str, Work]
+    count: int
+    save_share: float | None = None
+    renewal_share: float | None = RENEWAL_SHARE
+
+
+def records() -> Iterator[bytes]:
+    """Records of the size of those that the stores write, no two in a row the same: some engines write only changes."""
+    tokens = token_set(issued_at=time.time())
+    return cycle([JSONCodec().encode(KEY, StoredTokens(tokens, new_version())) for _ in range(2)])
+
+
+@asynccontextmanager
+async def closing(*stores: TokenStore) -> AsyncIterator[None]:
+    """Close `stores` at the end."""
+    try:
+        yield
+    finally:
+        for store in stores:
+            await store.aclose()
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Subject]:
+    """A store and a bare dict."""
+    store = MemoryTokenStore()
+    records: dict[TokenKey, StoredTokens] = {}
+    record = StoredTokens(token_set(issued_at=time.time()), Version("bare"))
+
+    async def save() -> None:
+        records[KEY] = record
+
+    async def load() -> None:
+        records.get(KEY)
+
+    async def renew() -> None:
+        async with asyncio.Lock():
+            records.get(KEY)
+            records[KEY] = record
+
+    yield Subject(
+        "Memory",
+        store,
+        store,
+        {"dict: assignment": save},
+        {"dict: look-up": load},
+        {"asyncio.Lock, dict: look-up, assignment": renew},
+        count=2_000,
+        renewal_share=None,
+    )
+
+
+@asynccontextmanager
+async def files() -> AsyncIterator[Subject]:
+    """Two stores in one directory, and a bare file."""
+    with tempfile.TemporaryDirectory(prefix="tokenflight-benchmark-") as directory:
+        store, other = FileTokenStore(Path(directory, "store")), FileTokenStore(Path(directory, "store"))
+        async with closing(store, other):
+            bare = _BareFile(Path(directory, "bare"))
+
+            async def save() -> None:
+                bare.write_durably()
+
+            async def load() -> None:
+                bare.read()
+
+            yield Subject(
+                f"Files in {tempfile.gettempdir()}",
+                store,
+                other,
+                {
+                    "write, sync, rename, sync: blocking": save,
+                    "write, sync, rename, sync: in a thread": lambda: asyncio.to_thread(bare.write_durably),
+                },
+                {"read: blocking": load, "read: in a thread": lambda: asyncio.to_thread(bare.read)},
+                {"lock, read, durable write, unlock: in threads": bare.renew_in_threads},
+                count=10,
+                save_share=FILE_SAVE_SHARE,
+            )
+
+
+class _BareFile:
+    """One file, replaced so that a power cut leaves the old content or the new."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._path = directory / "record.json"
+        self._lock = directory / "record.lock"
+        self._records = records()
+        self.write_durably()
+
+    def write_durably(self) -> None:
+        """Write aside, sync, rename, sync the directory."""
+        aside = self._path.with_suffix(".tmp")
+        with aside.open("wb") as file:
+            file.write(next(self._records))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def read(self) -> bytes:
+        """Read it all."""
+        return self._path.read_bytes()
+
+    async def renew_in_threads(self) -> None:
+        """Lock, read, compare and replace, unlock: as many threads' turns as the store takes."""
+        lock = await asyncio.to_thread(self._take_lock)
+        try:
+            await asyncio.to_thread(self.read)
+            await asyncio.to_thread(self._read_and_write)
+        finally:
+            unlock_descriptor(lock)
+            os.close(lock)
+
+    def _take_lock(self) -> int:
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        lock_descriptor(descriptor, blocking=False)
+        return descriptor
+
+    def _read_and_write(self) -> None:
+        self.read()
+        self.write_durably()
