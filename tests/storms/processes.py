@@ -8,13 +8,15 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from storms import worker
 from storms.ledger import WatchedProvider
-from storms.reports import Kind, Life, heard
+from storms.reports import Kind, Life, Pause, heard
 from storms.stores import StoreSpec
+from tokenflight import RefreshPolicy
 
 PATIENCE_SECONDS: Final = 30.0
 """How long anything that has to happen is waited for."""
@@ -51,6 +53,23 @@ class Worker(Life):
         self.reaped_at = time.monotonic()
         assert exit_status == -signal.SIGKILL, f"{self} had ended before: {await self._complaints}"
 
+    def freeze(self) -> None:
+        """Send it a SIGSTOP, and wait until it stands still."""
+        begun = time.monotonic()
+        self._process.send_signal(signal.SIGSTOP)
+        self._note_pause(begun)
+
+    async def has_frozen(self) -> None:
+        """Wait until it has stopped itself, as it was started to do."""
+        begun = time.monotonic()
+        await self.has_reported("standing still")
+        self._note_pause(begun)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.pauses[-1] = replace(self.pauses[-1], over=time.monotonic())
+        self._process.send_signal(signal.SIGCONT)
+
     def interrupt(self) -> None:
         """Send it what Ctrl-C sends."""
         self._process.send_signal(signal.SIGINT)
@@ -70,6 +89,11 @@ class Worker(Life):
         self._process.stdin.close()
         return exit_status
 
+    def _note_pause(self, begun: float) -> None:
+        _, status = os.waitpid(self._process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), f"{self} has ended instead"
+        self.pauses.append(Pause(begun, certain=time.monotonic()))
+
     async def _hear(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
@@ -81,24 +105,27 @@ class Worker(Life):
 class Crew:
     """All workers of a storm, dead or alive."""
 
-    def __init__(self, store: StoreSpec, provider: WatchedProvider, users: list[str], tasks: int) -> None:
+    def __init__(
+        self, store: StoreSpec, provider: WatchedProvider, users: list[str], tasks: int, policy: RefreshPolicy
+    ) -> None:
         self.workers: dict[int, Worker] = {}
         """By number, from 1."""
         self._store = store
         self._provider = provider
         self._users = users
         self._tasks = tasks
+        self._policy = policy
 
     @property
     def running(self) -> list[Worker]:
         """The workers that have not ended."""
         return [worker for worker in self.workers.values() if worker.is_running]
 
-    async def start(self) -> Worker:
-        """Start one more worker."""
+    async def start(self, *, stands_still: bool = False) -> Worker:
+        """Start one more worker; one that `stands_still` stops itself when it gets its first lease."""
         number = len(self.workers) + 1
         endpoint = self._provider.token_endpoint_of(number)
-        settings = worker.Settings(self._store, endpoint, self._users, self._tasks)
+        settings = worker.Settings(self._store, endpoint, self._users, self._tasks, self._policy, stands_still)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             worker.__file__,
@@ -113,9 +140,11 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(store: StoreSpec, provider: WatchedProvider, users: list[str], tasks: int) -> AsyncIterator[Crew]:
+async def crew(
+    store: StoreSpec, provider: WatchedProvider, users: list[str], tasks: int, policy: RefreshPolicy
+) -> AsyncIterator[Crew]:
     """A crew, empty at first, whose workers work `tasks` at a time for `users`. At exit those that run are killed."""
-    hired = Crew(store, provider, users, tasks)
+    hired = Crew(store, provider, users, tasks, policy)
     try:
         yield hired
     finally:

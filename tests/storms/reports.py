@@ -2,22 +2,27 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-Kind: TypeAlias = Literal["served", "failed", "leaving"]
+LONG_STALL_SECONDS: Final = 1.0
+"""From here on, a lease of a few seconds may lapse in a stall: a part of it has passed before, a part will after."""
+
+Kind: TypeAlias = Literal["served", "failed", "discarded", "saved", "stalled", "standing still", "leaving"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One thing that happened to a caller in a worker, or the worker's leaving.
+    """One thing that happened in a worker: to a caller, to a renewal, or to itself as it stands still or leaves.
 
-    `asked_at` is when the caller asked, `at` when it heard, in seconds of `time.monotonic`, which all processes of a
-    machine share. `access` is the fingerprint of the access token it got, `life_left` its seconds of life.
+    `asked_at` is when the caller asked or the stall began, `at` when the caller heard or the stall was over, in seconds
+    of `time.monotonic`, which all processes of a machine share. `access` is the fingerprint of the access token the
+    caller got, `life_left` its seconds of life.
     """
 
     kind: Kind
@@ -30,9 +35,22 @@ class Report:
     code: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A time for which a worker stood still.
+
+    `begun` is just before it, `certain` when it was seen to stand still, `over` when that was ended, in seconds of
+    `time.monotonic`.
+    """
+
+    begun: float
+    certain: float
+    over: float = math.inf
+
+
 @dataclass(eq=False, slots=True)
 class Life:
-    """What is known of a worker: its `number`, its reports so far, and its violent end if there was one.
+    """What is known of a worker: its `number`, its reports so far, its pauses, and its violent end if there was one.
 
     `killed_at` is just before it was sent a SIGKILL, `reaped_at` when it was seen dead, in seconds of
     `time.monotonic`; None if it was not killed.
@@ -40,8 +58,23 @@ class Life:
 
     number: int
     reports: list[Report] = field(default_factory=list, repr=False)
+    pauses: list[Pause] = field(default_factory=list, repr=False)
+    """Those that it was sent into."""
     killed_at: float | None = None
     reaped_at: float | None = None
+
+    @property
+    def stalls(self) -> list[Pause]:
+        """The times for which it stood still because the machine was busy."""
+        return [Pause(report.asked_at, report.asked_at, report.at) for report in self.of_kind("stalled")]
+
+    @property
+    def absences(self) -> list[Pause]:
+        """The times in which it may have lost a lease unawares; its death is one without end."""
+        long_stalls = [stall for stall in self.stalls if stall.over - stall.begun >= LONG_STALL_SECONDS]
+        if self.killed_at is None or self.reaped_at is None:
+            return [*self.pauses, *long_stalls]
+        return [*self.pauses, *long_stalls, Pause(self.killed_at, self.reaped_at)]
 
     def of_kind(self, kind: Kind) -> Iterator[Report]:
         """Its reports of `kind` so far."""

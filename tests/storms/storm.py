@@ -2,44 +2,66 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from storms.ledger import Login, Rotation, WatchedProvider
 from storms.processes import PATIENCE_SECONDS, Crew, Worker, crew
-from storms.stores import StoreSpec, open_store
-from storms.worker import LIFETIME_SECONDS, PROVIDER
+from storms.reports import Pause
+from storms.stalls import watch_for_stalls
+from storms.stores import StoreSpec, make_store
+from storms.worker import HASTY, PROVIDER, Regime
 from support import login
 from tokenflight import ClientSecretBasic, OAuth2Provider, StoredTokens, TokenKey, TokenRefresher, TokenStore
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """When the store was down: from just before until just after, in seconds of `time.monotonic`."""
+
+    began: float
+    ended: float
+
+
 class Storm:
     """A storm under way on a store of any kind.
 
     `left_behind` has the rotations that were found unsaved in the store when the process that had asked for them was
-    dead. `repeated_logins` are those that a user had to repeat because the grant was revoked. `has_calmed_down` says
+    dead or stood still. `outages` are those of the store, `stalls` those of this process, which is the provider too.
+    `repeated_logins` are the logins that a user had to repeat because the grant was revoked. `has_calmed_down` says
     whether `calm` came to its end before its patience did.
     """
 
     def __init__(
-        self, fake: WatchedProvider, app: TokenRefresher, store: TokenStore, workers: Crew, users: list[str]
+        self,
+        fake: WatchedProvider,
+        app: TokenRefresher,
+        store: TokenStore,
+        workers: Crew,
+        users: list[str],
+        regime: Regime,
     ) -> None:
         self.fake = fake
+        self.regime = regime
         self.crew = workers
         self.users = users
         self.left_behind: set[Rotation] = set()
+        self.outages: list[Outage] = []
+        self.stalls: list[Pause] = []
         self.repeated_logins: set[Login] = set()
         self.has_calmed_down = False
         self._app = app
         self._store = store
         self._logged_in_at: dict[str, float] = {}
 
-    async def log_in(self, user_id: str, *, life_left: float = LIFETIME_SECONDS) -> None:
+    async def log_in(self, user_id: str, *, life_left: float | None = None) -> None:
         """Log `user_id` in and store the tokens, as the app's login page does in a process of its own."""
-        await self._app.save_tokens(user_id, login(self.fake, user_id, life_left=life_left))
+        seconds = self.regime.lifetime if life_left is None else life_left
+        await self._app.save_tokens(user_id, login(self.fake, user_id, life_left=seconds))
         self._logged_in_at[user_id] = time.monotonic()
 
     async def log_in_again(self) -> None:
@@ -54,11 +76,19 @@ class Storm:
     async def kill(self, worker: Worker) -> None:
         """Kill `worker`, and find out which of its rotations it did not live to save."""
         await worker.kill()
-        for user_id in self.users:
-            record = await self.record(user_id)
-            spent_by = self.fake.ledger.spent_by(record.tokens.refresh_token)
-            if spent_by is not None and spent_by.process == worker.number:
-                self.left_behind.add(spent_by)
+        await self._note_what_is_left_behind_by(worker)
+
+    async def freeze(self, worker: Worker) -> None:
+        """Let `worker` stand still, and find out which of its rotations it has not saved yet."""
+        worker.freeze()
+        await self._note_what_is_left_behind_by(worker)
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Note that the store is down for as long as the context lasts."""
+        began = time.monotonic()
+        yield
+        self.outages.append(Outage(began, time.monotonic()))
 
     async def calm(self) -> None:
         """Wait until every worker has served every user with a token issued from now on and not revoked."""
@@ -83,6 +113,13 @@ class Storm:
         """The users whose stored refresh token is not the one that the provider would accept."""
         return {user_id for user_id in self.users if not await self._is_live(user_id)}
 
+    async def _note_what_is_left_behind_by(self, worker: Worker) -> None:
+        for user_id in self.users:
+            record = await self.record(user_id)
+            spent_by = self.fake.ledger.spent_by(record.tokens.refresh_token)
+            if spent_by is not None and spent_by.process == worker.number:
+                self.left_behind.add(spent_by)
+
     async def _is_live(self, user_id: str) -> bool:
         record = await self.record(user_id)
         if record.refused or self.fake.revoked(user_id):
@@ -103,13 +140,21 @@ class Storm:
 
 
 @asynccontextmanager
-async def storm_on(spec: StoreSpec, *, users: int, tasks: int) -> AsyncIterator[Storm]:
+async def storm_on(spec: StoreSpec, *, users: int, tasks: int, regime: Regime = HASTY) -> AsyncIterator[Storm]:
     """A storm on the store that `spec` names, with so many users, none logged in yet, and `tasks` in each worker."""
-    fake = WatchedProvider(lifetime=LIFETIME_SECONDS)
+    fake = WatchedProvider(lifetime=regime.lifetime)
     names = [f"user-{number}" for number in range(users)]
     async with fake.serve():
         # It renews nothing, but its records are bound to the issuer that the workers' are bound to.
         provider = OAuth2Provider(fake.token_endpoint, ClientSecretBasic("app", "s3cret"), name=PROVIDER)
-        store = open_store(spec)
-        async with TokenRefresher(provider, store) as app, crew(spec, fake, names, tasks) as workers:
-            yield Storm(fake, app, store, workers, names)
+        store = await make_store(spec)
+        async with (
+            TokenRefresher(provider, store) as app,
+            crew(spec, fake, names, tasks, regime.policy) as workers,
+        ):
+            storm = Storm(fake, app, store, workers, names, regime)
+            watch = asyncio.create_task(watch_for_stalls(lambda *ends: storm.stalls.append(Pause(ends[0], *ends))))
+            try:
+                yield storm
+            finally:
+                watch.cancel()

@@ -1,38 +1,50 @@
 """What a storm proves: which reuses a kill excuses, and whether callers met anything but what follows from those.
 
-A SIGKILL between the provider's act and the write of its reply loses the reply; no program can help that. A reuse is
-excused only where the evidence says that this is what happened.
+A SIGKILL between the provider's act and the write of its reply loses the reply; no program can help that. Nor can one
+that stands still for longer than its lease store a reply in time, or take back a request that it was about to send. A
+reuse is excused only where the evidence says that this is what happened.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Final
 
 from storms.ledger import Login, Reuse, Rotation
-from storms.reports import Life, Report
+from storms.reports import Life, Pause, Report
 from storms.storm import Storm
 from tally import Counts
+
+MOMENT_SECONDS: Final = 2.0
+"""More than a process needs, on a busy machine, for what takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a storm. Only `counts` may be other than empty if all is well."""
+    """What came of a storm. If all is well, `faults` is empty.
+
+    `outage_failures` counts the callers who were told that the store was down.
+    """
 
     counts: Counts
     faults: list[str]
+    outage_failures: int
 
 
 def is_excused(reuse: Reuse, lives: Mapping[int, Life], left_behind: AbstractSet[Rotation]) -> bool:
-    """Whether `reuse` comes of a request or reply that was in the air when its process was killed."""
+    """Whether `reuse` comes of a request or reply that was in the air when its process was killed or stopped."""
     rotation = reuse.rotation
     sender, spender = lives[reuse.process], lives[rotation.process]
-    if sender is not spender and sender.killed_at is not None and sender.killed_at <= rotation.at:
-        return True  # it was sent in time, by a holder of the lease, and arrived after the holder's death
-    if spender.killed_at is None or spender.reaped_at is None or reuse.at < spender.killed_at:
-        return False
+    if sender is not spender and any(
+        absence.begun <= rotation.at and reuse.at <= absence.over + MOMENT_SECONDS for absence in sender.absences
+    ):
+        return True  # a holder of the lease was about to send it, or had, when it was killed or stopped
     if any(report.access == rotation.access for report in spender.of_kind("served")):
         return False  # what callers have seen must have been stored before
-    return rotation in left_behind or rotation.at >= spender.reaped_at
+    return any(
+        absence.begun <= reuse.at and (rotation in left_behind or absence.certain <= rotation.at <= absence.over)
+        for absence in spender.absences
+    )
 
 
 async def verdict_on(storm: Storm) -> Verdict:
@@ -63,7 +75,7 @@ async def verdict_on(storm: Storm) -> Verdict:
         reuses=len(reuses),
         users_lost=len(users_lost),
     )
-    return Verdict(counts, faults)
+    return Verdict(counts, faults, sum(len(_failed_by_outages(worker, storm)) for worker in workers.values()))
 
 
 def _wrongly_served(worker: Life, storm: Storm) -> Iterator[str]:
@@ -71,13 +83,25 @@ def _wrongly_served(worker: Life, storm: Storm) -> Iterator[str]:
         issue = storm.fake.ledger.issues.get(report.access)
         if issue is None or issue.login.user_id != report.user_id:
             yield f"{worker} served somebody else's token: {report}"
-        if report.life_left <= 0:
+        if report.life_left <= 0 and not _expired_in_a_pause(report, [*worker.pauses, *worker.stalls, *storm.stalls]):
             yield f"{worker} served an expired token: {report}"
 
 
+def _expired_in_a_pause(report: Report, pauses: Iterable[Pause]) -> bool:
+    """Whether the token in `report` was good until somebody stood still on its way to the caller."""
+    expired_at = report.at + report.life_left
+    return any(
+        pause.begun <= expired_at <= pause.over + MOMENT_SECONDS and report.asked_at <= pause.over + MOMENT_SECONDS
+        for pause in pauses
+    )
+
+
 def _wrongly_failed(worker: Life, storm: Storm, lost: Mapping[Login, float]) -> Iterator[str]:
-    """Yield the failures in `worker` that are not about a grant lost to a kill."""
+    """Yield the failures in `worker` that are neither about a grant lost to a kill nor about an outage of the store."""
+    by_outages = _failed_by_outages(worker, storm)
     for report in worker.of_kind("failed"):
+        if report in by_outages:
+            continue
         told_to_log_in = (report.error, report.code) == ("ReauthenticationRequired", "refused")
         if not told_to_log_in or not any(
             login.user_id == report.user_id
@@ -86,6 +110,23 @@ def _wrongly_failed(worker: Life, storm: Storm, lost: Mapping[Login, float]) -> 
             for login, at in lost.items()
         ):
             yield f"{worker} failed a caller: {report}"
+
+
+def _failed_by_outages(worker: Life, storm: Storm) -> list[Report]:
+    """The failures in `worker` that tell truly that the store was down.
+
+    As the pause between two attempts to store a renewal doubles, the first one after an outage comes, at the latest,
+    when it has been over for as long as it lasted.
+    """
+    return [
+        report
+        for report in worker.of_kind("failed")
+        if report.error in {"StoreUnavailable", "LeaseTimeout"}
+        and any(
+            outage.began <= report.at <= outage.ended + (outage.ended - outage.began) + MOMENT_SECONDS
+            for outage in storm.outages
+        )
+    ]
 
 
 def _latest_login_known(worker: Life, failure: Report, storm: Storm) -> int:

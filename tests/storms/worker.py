@@ -8,36 +8,65 @@ of what is under way, and a Ctrl-C ends it there too.
 
 import asyncio
 import json
+import os
 import random
+import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from storms.reports import Report, fingerprint, tell
+from storms.stalls import watch_for_stalls
 from storms.stores import StoreSpec, open_store
-from tokenflight import ClientSecretBasic, OAuth2Provider, RefreshPolicy, TokenflightError, TokenRefresher, TokenSet
+from tokenflight import (
+    ClientSecretBasic,
+    Lease,
+    OAuth2Provider,
+    RefreshPolicy,
+    RenewalDiscarded,
+    SaveRecovered,
+    TokenEvent,
+    TokenflightError,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+)
 
 PROVIDER: Final = "storm"
-
-LIFETIME_SECONDS: Final = 5.0
-"""Of access tokens. Not more: with more life left, an old token is served in place of an error."""
-
-POLICY: Final = RefreshPolicy(expiry_buffer=4, refresh_ahead=0.25, max_buffer_fraction=1.0)
-"""Every token is renewed about once a second, long before it expires, however slow the machine is."""
 
 LONGEST_PAUSE_SECONDS: Final = 0.05
 PAUSE_AFTER_FAILURE_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class Regime:
+    """How many seconds access tokens live, and when they are renewed.
+
+    In a storm not more than 5: with more life left, an old token is served in place of an error.
+    """
+
+    lifetime: float
+    policy: RefreshPolicy
+
+
+HASTY: Final = Regime(5.0, RefreshPolicy(expiry_buffer=4, refresh_ahead=0.25, max_buffer_fraction=1.0))
+"""Every token is renewed about once a second, long before it expires, however slow the machine is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is to do."""
+    """What a worker is to do. One that `stands_still` stops itself when it gets its first lease."""
 
     store: StoreSpec
     token_endpoint: str
     users: list[str]
     tasks: int
+    policy: RefreshPolicy
+    stands_still: bool = False
 
     def to_json(self) -> str:
         """These settings as a command line argument."""
@@ -47,7 +76,8 @@ class Settings:
     def from_json(cls, text: str) -> "Settings":
         """The settings that `to_json` wrote."""
         members: dict[str, Any] = json.loads(text)
-        return cls(**{**members, "store": StoreSpec(**members["store"])})
+        policy = RefreshPolicy(**members["policy"])
+        return cls(**{**members, "store": StoreSpec(**members["store"]), "policy": policy})
 
 
 class Callers:
@@ -77,21 +107,54 @@ class Callers:
         return True
 
     def _check(self, user_id: str, tokens: TokenSet, asked_at: float) -> None:
+        at = time.monotonic()  # before the other clock: the token expires no earlier than the two together tell
         life_left = (tokens.expires_at or 0.0) - time.time()
         told = f"{user_id} {tokens.access_token}"
         if life_left > 0 and told in self._told:
             return
         self._told.add(told)
         access = fingerprint(tokens.access_token)
-        tell(Report(kind="served", user_id=user_id, asked_at=asked_at, access=access, life_left=life_left))
+        tell(Report(kind="served", user_id=user_id, asked_at=asked_at, at=at, access=access, life_left=life_left))
+
+
+def tell_of(event: TokenEvent) -> None:
+    """Tell of a renewal whose token set was stored late or, as somebody else had written meanwhile, not at all."""
+    if isinstance(event, RenewalDiscarded):
+        tell(Report(kind="discarded", user_id=event.user_id))
+    if isinstance(event, SaveRecovered):
+        tell(Report(kind="saved", user_id=event.user_id))
+
+
+def tell_of_stall(began: float, ended: float) -> None:
+    """Tell that this process stood still."""
+    tell(Report(kind="stalled", asked_at=began, at=ended))
+
+
+def stand_still_with_the_first_lease_of(store: TokenStore) -> None:
+    """Let this process stop, as by a SIGSTOP from outside, right after `store` has given it a lease."""
+    lease = store.lease
+
+    @asynccontextmanager
+    async def lease_and_stand_still(key: TokenKey, *, timeout: float) -> AsyncIterator[Lease]:
+        async with lease(key, timeout=timeout) as held:
+            store.lease = lease  # type: ignore[method-assign] # once is enough
+            tell(Report(kind="standing still", user_id=key.user_id))
+            os.kill(os.getpid(), signal.SIGSTOP)
+            yield held
+
+    store.lease = lease_and_stand_still  # type: ignore[method-assign]
 
 
 async def main(settings: Settings) -> None:
     """Let the callers call until standard input ends."""
     provider = OAuth2Provider(settings.token_endpoint, ClientSecretBasic("app", "s3cret"), name=PROVIDER)
-    async with TokenRefresher(provider, open_store(settings.store), policy=POLICY) as refresher:
+    store = open_store(settings.store)
+    if settings.stands_still:
+        stand_still_with_the_first_lease_of(store)
+    async with TokenRefresher(provider, store, policy=settings.policy, on_event=tell_of) as refresher:
         callers = Callers(refresher, settings.users)
         tasks = [asyncio.create_task(callers.call_for_ever()) for _ in range(settings.tasks)]
+        tasks.append(asyncio.create_task(watch_for_stalls(tell_of_stall)))
         try:
             await end_of_input()
         finally:

@@ -1,0 +1,73 @@
+"""A cron job that keeps the grants of all users in a file store alive, and tells who has to log in again.
+
+    uv run python examples/sweep.py DIRECTORY ISSUER --within 86400
+
+The client's credentials are in the environment, as CLIENT_ID and, unless the client is public, CLIENT_SECRET. The exit
+status is 1 if somebody has to log in again or something failed.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tokenflight import (
+    ClientAuthentication,
+    ClientSecretBasic,
+    FileTokenStore,
+    OIDCProvider,
+    PublicClient,
+    ReauthenticationRequired,
+    TokenflightError,
+    TokenRefresher,
+)
+
+
+async def sweep(refresher: TokenRefresher, console: Console, *, within: float) -> Counter[str]:
+    """Renew what is due within so many seconds, and count what became of the users."""
+    counts = Counter[str]()
+    # How many users there are is known only when all have been seen: a bar would have no end.
+    columns = (SpinnerColumn(), TextColumn("{task.completed} users"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        users = progress.add_task("", total=None)
+        async for outcome in refresher.sweep(within=within):
+            if isinstance(outcome.error, ReauthenticationRequired):
+                counts["to log in again"] += 1
+            elif outcome.error is not None:
+                counts["failed"] += 1
+            else:
+                counts["renewed" if outcome.renewed else "not due"] += 1
+            if outcome.error is not None:
+                console.print(f"{outcome.user_id!r}: {outcome.error}", markup=False, highlight=False, soft_wrap=True)
+            progress.advance(users)
+    return counts
+
+
+async def main(directory: Path, issuer: str, client: ClientAuthentication, *, within: float) -> int:
+    """Sweep, print a summary, and return the exit status."""
+    console = Console()
+    try:
+        async with TokenRefresher(OIDCProvider(issuer, client), FileTokenStore(directory)) as refresher:
+            counts = await sweep(refresher, console, within=within)
+    except TokenflightError as error:  # the users can't be listed, or what was renewed can't be stored
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 1
+    kinds = ("renewed", "not due", "to log in again", "failed")
+    console.print(f"{counts.total()} users: {', '.join(f'{counts[kind]} {kind}' for kind in kinds)}", highlight=False)
+    return 1 if counts["to log in again"] or counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Renew the token sets of all users in a file store that are due.")
+    parser.add_argument("directory", type=Path, help="of the file store")
+    parser.add_argument("issuer", help="the provider's issuer, an https URL")
+    parser.add_argument("--within", type=float, default=0.0, metavar="SECONDS", help="renew what will be due by then")
+    arguments = parser.parse_args()
+    client_id, secret = os.environ["CLIENT_ID"], os.environ.get("CLIENT_SECRET")
+    client = PublicClient(client_id) if secret is None else ClientSecretBasic(client_id, secret)
+    sys.exit(asyncio.run(main(arguments.directory, arguments.issuer, client, within=arguments.within)))
