@@ -123,6 +123,7 @@ def test_l3_ctrl_c_in_the_middle_of_a_flight_loses_no_rotated_token(fake: FakePr
     assert asyncio.run(afterwards()) == fake.current_refresh_token("alice")
 
 
+@pytest.mark.long
 async def test_l2_memory_returns_to_the_base_line_after_a_hundred_thousand_one_time_users(
     clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
 ) -> None:

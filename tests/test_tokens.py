@@ -131,7 +131,7 @@ def test_r6_whatever_a_reply_holds_it_is_read_or_refused_within_the_error_tree(m
         tokens = read(**members)
     except InvalidProviderResponse:
         return
-    assert tokens.expires_at is None or NOW < tokens.expires_at <= NOW + MAX_LIFETIME_SECONDS
+    assert tokens.expires_at is None or NOW <= tokens.expires_at <= NOW + MAX_LIFETIME_SECONDS
 
 
 @pytest.mark.parametrize("token", [None, "", 5, ["at"], "a\nb", "a\r\nX-Admin: 1", "a\x00", "a\x7f", "tök", "\ud800"])

@@ -47,10 +47,19 @@ class Size:
     seconds: float
 
 
+STORES: Final = ["Redis", "PostgreSQL"]
 SIZES: Final = [
     pytest.param(Size(2, 3), id="3 s"),
     pytest.param(Size(4, 30), id="30 s", marks=[pytest.mark.long, pytest.mark.timeout(180)]),
 ]
+
+
+def on_hosts(brief: str) -> pytest.MarkDecorator:
+    """Runs of a storm: a short one on the store named, and long ones on all."""
+    short, long = SIZES
+    runs = [pytest.param(brief, *short.values, id=f"{brief}-{short.id}")]
+    runs += [pytest.param(name, *long.values, id=f"{name}-{long.id}", marks=long.marks) for name in STORES]
+    return pytest.mark.parametrize(("host", "size"), runs, indirect=["host"])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +75,7 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["Redis", "PostgreSQL"])
+@pytest.fixture(params=STORES)
 def host(request: pytest.FixtureRequest) -> Host:
     """A store with a server that can be restarted."""
     name = f"storm_{uuid4().hex}"
@@ -111,7 +120,7 @@ async def each_token_set_is_renewed_once(host: Host, size: Size, tally: Tally) -
     assert verdict.counts.refreshes >= size.seconds / SHORT_LIVED.lifetime * 20
 
 
-@pytest.mark.parametrize("size", SIZES)
+@on_hosts("Redis")
 async def test_x7_p8_processes_killed_every_second_cost_nobody_a_login(host: Host, size: Size, tally: Tally) -> None:
     verdict = await kill_storm(
         host.spec,
@@ -128,7 +137,7 @@ async def test_x7_p8_processes_killed_every_second_cost_nobody_a_login(host: Hos
     assert verdict.counts.kills >= size.seconds / 5
 
 
-@pytest.mark.parametrize("size", SIZES)
+@on_hosts("PostgreSQL")
 async def test_p1_p7_a_server_restarted_with_replies_in_the_air_costs_nobody_a_login(
     host: Host, size: Size, tally: Tally
 ) -> None:

@@ -29,10 +29,10 @@ EXIT_STATUSES: dict[Ending, int] = {Worker.interrupt: -signal.SIGINT, Worker.dis
 async def test_s3_l3_a_program_that_ends_while_replies_are_held_back_stores_every_rotated_token(
     tmp_path: Path, ending: Ending, *, after: bool
 ) -> None:
-    async with storm_on(StoreSpec("file", str(tmp_path / "tokens")), users=10, tasks=50) as storm:
+    async with storm_on(StoreSpec("file", str(tmp_path / "tokens")), users=10, tasks=300) as storm:
         for user_id in storm.users:
             await storm.log_in(user_id, life_left=-1)
-        with storm.fake.hold(after=after) as gate:
+        with storm.fake.hold(after=after) as gate:  # so many tasks that each user is asked for by one at least
             worker = await storm.crew.start()
             await gate.reached(len(storm.users))
             ending(worker)
