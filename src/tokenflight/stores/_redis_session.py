@@ -49,7 +49,7 @@ class Script:
 class _Client(Protocol):
     """The part of redis-py's clients that is used here; their own types are looser, and say nothing of the options."""
 
-    async def execute_command(self, *command: str | bytes | int, NEVER_DECODE: bool) -> Any: ...  # noqa: N803
+    async def execute_command(self, *command: str | bytes | int, NEVER_DECODE: bool) -> Any: ...  # noqa: N803 - redis-py names it so
     async def info(self, section: str) -> dict[str, Any]: ...
     async def aclose(self) -> None: ...
     def scan_iter(self, *, match: str, count: int) -> AsyncIterator[str | bytes]: ...
@@ -124,7 +124,7 @@ class Command(Generic[T]):
             self._outcome.set_exception(error)
             self._outcome.exception()  # where nobody waits any more, it is not asyncio's to log
 
-    def _end(self, task: asyncio.Task[None]) -> None:  # noqa: ARG002
+    def _end(self, task: asyncio.Task[None]) -> None:  # noqa: ARG002 - a callback is given its task
         self._timer.cancel()
         if not self._outcome.done():  # the task was cancelled before its first step
             self._outcome.cancel()

@@ -46,11 +46,11 @@ class Record(TypeDecorator[bytes]):
     impl = LargeBinary
     cache_ok = True
 
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy passes it
         """Hide `value` from what an engine logs of a statement."""
         return None if value is None else _HiddenBytes(value)
 
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy passes it
         """Hide `value` from what an engine logs of its rows."""
         return None if value is None else _HiddenBytes(value)
 
