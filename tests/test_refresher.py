@@ -85,6 +85,21 @@ class TestFreshness:
             assert await renewed_by(there, "alice") == renewed
         assert fake.requests() == 1
 
+    async def test_an_aging_token_that_a_sibling_has_renewed_meanwhile_is_not_renewed_once_more(
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
+    ) -> None:
+        await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=301))
+        policy = RefreshPolicy(cache_ttl=0)
+        async with (
+            TokenRefresher(provider, store) as sibling,
+            TokenRefresher(provider, store, policy=policy) as refresher,
+        ):
+            await refresher.get_valid_token("alice")  # starts a renewal that nobody waits for
+            renewed = await sibling.refresh_token("alice")
+            clock.shift(0.001)
+            assert await renewed_by(refresher, "alice") == renewed
+        assert fake.requests() == 1
+
     async def test_a_due_token_is_waited_for_and_kept_for_its_life(
         self, fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
     ) -> None:

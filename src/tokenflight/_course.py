@@ -22,11 +22,13 @@ E = TypeVar("E", bound=TokenEvent)
 class Need:
     """What a caller needs beyond a token set that is not due.
 
-    So many seconds of life, a renewal whatever the expiry, or nothing older than the token set it offers.
+    So many seconds of life, a renewal whatever the expiry, of `instead_of` if somebody else has not renewed that one
+    already, or nothing older than the token set it offers.
     """
 
     min_validity: float = 0.0
     renewal: bool = False
+    instead_of: TokenSet | None = None
     offered: TokenSet | None = None
 
 

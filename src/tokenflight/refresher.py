@@ -197,7 +197,7 @@ class TokenRefresher:
             record = await self._records.load(key) if copy is None or not copy.is_trusted(_now()) else copy.record
             if record is None or not self._decide.will_be_due(key.user_id, record.tokens, within):
                 return False  # logged out meanwhile, or good for longer
-            await self.refresh_token(key.user_id)
+            await self._obtain(key.user_id, Need(renewal=True, instead_of=record.tokens))
             return True
 
         async with aclosing(sweep(self._records.keys(), tend, concurrency=concurrency)) as outcomes:
@@ -269,7 +269,7 @@ class TokenRefresher:
             return
         key = self._records.key(user_id)
         if self._flights.get(user_id) is None and self._decide.obstacle(key, record) is None:
-            self._flights.start(user_id, partial(self._fly, key, Need(renewal=True)))
+            self._flights.start(user_id, partial(self._fly, key, Need(renewal=True, instead_of=record.tokens)))
 
     def _serve_or_raise(
         self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
@@ -316,14 +316,15 @@ class TokenRefresher:
         """Read the record without a lease, unless the copy in memory is trusted; None if it has to be renewed."""
         copy = course.copy
         if copy is not None and copy.is_trusted(_now()) and not copy.record.refused:
-            course.set_out_from = copy.tokens
+            course.set_out_from = course.need.instead_of or copy.tokens
             return None
         async with course.deadline(), self._reads:  # in a queue, so that no read waits in the store's for its timeout
             record = course.found(await self._records.load(course.key))
         if record is None:
             return None
         # Who asks for a renewal wants one from now on; for others, one since the copy was made will do.
-        course.set_out_from = record.tokens if copy is None or course.need.renewal else copy.tokens
+        before = record.tokens if copy is None or course.need.renewal else copy.tokens
+        course.set_out_from = course.need.instead_of or before
         if self._decide.fits(course, record):
             return Landing(record)
         if record.refused and self._decide.covers_offer(course.key.user_id, record.tokens, course.need):
