@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from itertools import islice
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from tokenflight.errors import LeaseTimeout, StoreConflict, StoreError, StoreUnavailable
 from tokenflight.stores import private_files
@@ -29,6 +28,15 @@ SETTLING_SECONDS: Final = 1.0
 """How long the end of a cancelled operation is waited for."""
 
 
+class _Files(NamedTuple):
+    """The paths of what belongs to one key."""
+
+    directory: str
+    record: str
+    lease: str
+    write_lock: str
+
+
 class FileTokenStore(TokenStore):
     """One JSON file a user under `directory`, which is created if need be; ``~`` in it is expanded.
 
@@ -41,17 +49,17 @@ class FileTokenStore(TokenStore):
 
     def __init__(self, directory: str | os.PathLike[str], *, codec: RecordCodec = JSONCodec()) -> None:  # noqa: B008 - it has no state
         self._codec = codec
-        self._directory = Path(os.path.realpath(Path(directory).expanduser()))
+        self._directory = os.path.realpath(os.path.expanduser(directory))
         self._first_seen: tuple[int, int] | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._process = 0
 
     def __repr__(self) -> str:
-        return f"<FileTokenStore {os.fspath(self._directory)!r}>"
+        return f"<FileTokenStore {self._directory!r}>"
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
-        return await self._in_thread(self._read, key, self._path(key))
+        return await self._in_thread(self._read, key)
 
     async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
         """See `TokenStore.save`."""
@@ -99,8 +107,7 @@ class FileTokenStore(TokenStore):
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout
         pause = SHORTEST_POLL_SECONDS
-        path = self._path(key, LEASE_SUFFIX)
-        while (lock := await self._try_lease(path)) is None:
+        while (lock := await self._try_lease(key)) is None:
             if (left := give_up_at - loop.time()) <= 0:
                 raise LeaseTimeout(
                     f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
@@ -112,8 +119,8 @@ class FileTokenStore(TokenStore):
         finally:
             private_files.release_lock(lock)  # here, not in a thread: a second cancellation must not keep the lease
 
-    async def _try_lease(self, path: Path) -> int | None:
-        attempt = self._submit(self._try_lock, path)
+    async def _try_lease(self, key: TokenKey) -> int | None:
+        attempt = self._submit(self._try_lock, key)
         try:
             return await asyncio.wrap_future(attempt)
         except asyncio.CancelledError:
@@ -149,8 +156,13 @@ class FileTokenStore(TokenStore):
                 + (f" ({exc.filename})" if exc.filename else "")
             ) from exc
 
-    def _path(self, key: TokenKey, suffix: str = RECORD_SUFFIX) -> Path:
-        return self._directory / file_name(key.provider) / f"{file_name(key.user_id)}{suffix}"
+    def _provider_directory(self, provider: str) -> str:
+        return os.path.join(self._directory, file_name(provider))
+
+    def _files(self, key: TokenKey) -> _Files:
+        directory = self._provider_directory(key.provider)
+        stem = os.path.join(directory, file_name(key.user_id))
+        return _Files(directory, stem + RECORD_SUFFIX, stem + LEASE_SUFFIX, stem + WRITE_LOCK_SUFFIX)
 
     def _no_record(self, key: TokenKey) -> StoreError:
         """What it means that there is no record to replace."""
@@ -168,61 +180,65 @@ class FileTokenStore(TokenStore):
             raise StoreUnavailable(f"the directory {self._directory} is gone; bring it back, or start anew without it")
         return there
 
-    def _has_directories(self, provider_directory: Path) -> bool:
+    def _has_directories(self, provider_directory: str) -> bool:
         """Whether the store's directory and the provider's one in it are there; refuse those that are not private."""
         return self._is_there() and private_files.has_directory(provider_directory)
 
-    def _make_directories(self, provider_directory: Path) -> None:
+    def _make_directories(self, provider_directory: str) -> None:
         """Make sure of the store's directory and the provider's one in it."""
         if not self._is_there():
             private_files.make_directory(self._directory)
             self._is_there()  # seen from now on
         private_files.make_directory(provider_directory)
 
-    def _read(self, key: TokenKey, path: Path) -> StoredTokens | None:
-        if not self._has_directories(path.parent):
-            return None
-        data = private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
+    def _read(self, key: TokenKey) -> StoredTokens | None:
+        files = self._files(key)
+        return self._decode(key, files) if self._has_directories(files.directory) else None
+
+    def _decode(self, key: TokenKey, files: _Files) -> StoredTokens | None:
+        data = private_files.read_file(files.record, max_bytes=MAX_RECORD_BYTES + 1)
         return None if data is None else self._codec.decode(key, data)
 
     def _save(self, key: TokenKey, record: StoredTokens) -> Version:
-        path = self._path(key)
-        self._make_directories(path.parent)
-        with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
-            private_files.write_file(path, self._codec.encode(key, record))
+        files, data = self._files(key), self._codec.encode(key, record)
+        self._make_directories(files.directory)
+        with private_files.locked(files.write_lock):
+            private_files.write_file(files.record, data)
         return record.version
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version) -> Version:
-        path = self._path(key)
-        if not self._has_directories(path.parent):
+        files, data = self._files(key), self._codec.encode(key, record)
+        if not self._has_directories(files.directory):
             raise self._no_record(key)
-        with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
-            current = self._read(key, path)
+        with private_files.locked(files.write_lock):
+            current = self._decode(key, files)
             if current is None:
                 raise self._no_record(key)
             if current.version != expected:
                 raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} has changed")
-            private_files.write_file(path, self._codec.encode(key, record))
+            private_files.write_file(files.record, data)
         return record.version
 
-    def _try_lock(self, path: Path) -> int | None:
-        self._make_directories(path.parent)
-        return private_files.try_lock(path)
+    def _try_lock(self, key: TokenKey) -> int | None:
+        files = self._files(key)
+        self._make_directories(files.directory)
+        return private_files.try_lock(files.lease)
 
     def _delete(self, key: TokenKey) -> bool:
-        path = self._path(key)
-        if not self._has_directories(path.parent):
+        files = self._files(key)
+        if not self._has_directories(files.directory):
             return False
-        with private_files.locked(path.with_suffix(WRITE_LOCK_SUFFIX)):
-            return private_files.remove_file(path)
+        with private_files.locked(files.write_lock):
+            return private_files.remove_file(files.record)
 
-    def _provider_directories(self, provider: str | None) -> list[Path]:
+    def _provider_directories(self, provider: str | None) -> list[str]:
         if not self._is_there():
             return []
-        directories = (
-            [self._directory / file_name(provider)] if provider is not None else list(self._directory.iterdir())
-        )
-        return [directory for directory in directories if directory.is_dir() and not directory.is_symlink()]
+        if provider is not None:
+            directories = [self._provider_directory(provider)]
+        else:
+            directories = [os.path.join(self._directory, name) for name in os.listdir(self._directory)]
+        return [directory for directory in directories if os.path.isdir(directory) and not os.path.islink(directory)]
 
 
 def _release_unwanted(attempt: Future[int | None]) -> None:
@@ -230,25 +246,27 @@ def _release_unwanted(attempt: Future[int | None]) -> None:
         private_files.release_lock(lock)
 
 
-def _identity(directory: Path) -> tuple[int, int]:
-    status = directory.stat(follow_symlinks=False)
+def _identity(directory: str) -> tuple[int, int]:
+    status = os.lstat(directory)
     return status.st_dev, status.st_ino
 
 
-def _records_in(directory: Path) -> Iterator[Path]:
+def _records_in(directory: str) -> Iterator[str]:
     with os.scandir(directory) as entries:  # read as it goes: there may be a million
         for entry in entries:
             if entry.name.endswith(RECORD_SUFFIX):
-                yield Path(entry.path)
+                yield entry.path
 
 
-def _next_keys(records: Iterator[Path]) -> list[TokenKey | None]:
+def _next_keys(records: Iterator[str]) -> list[TokenKey | None]:
     return [_key_of(path) for path in islice(records, KEYS_PER_READ)]
 
 
-def _key_of(path: Path) -> TokenKey | None:
+def _key_of(path: str) -> TokenKey | None:
     """The key of the record at `path`: from its name, or from its content where the name was cut."""
-    provider, user_id = text_of(path.parent.name), text_of(path.name.removesuffix(RECORD_SUFFIX))
+    directory, name = os.path.split(path)
+    directory = os.path.basename(directory)
+    provider, user_id = text_of(directory), text_of(name.removesuffix(RECORD_SUFFIX))
     if provider is not None and user_id is not None:
         return TokenKey(provider, user_id)
     try:
@@ -257,4 +275,4 @@ def _key_of(path: Path) -> TokenKey | None:
         return None
     key = None if data is None else decode_key(data)
     named = key is not None and (file_name(key.provider), f"{file_name(key.user_id)}{RECORD_SUFFIX}")
-    return key if named == (path.parent.name, path.name) else None
+    return key if named == (directory, name) else None
