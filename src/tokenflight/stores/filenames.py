@@ -9,7 +9,7 @@ MAX_NAME_LENGTH: Final = 200
 """In characters, all ASCII: with the longest suffix still below the 255 bytes that file systems allow."""
 
 _KEPT_PREFIX_LENGTH: Final = 100
-_PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-@+.")
+_NOT_PLAIN: Final = re.compile(rb"[^a-z0-9_\-@+.]")
 _RESERVED_ON_WINDOWS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
 
@@ -20,7 +20,7 @@ def file_name(text: str) -> str:
     too long is cut and ends in ``~`` and a digest, which `text_of` can't read back.
     """
     data = text.encode("utf-8", "surrogatepass")
-    name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in data)
+    name = _NOT_PLAIN.sub(lambda found: b"%%%02x" % found[0][0], data).decode()
     if name.startswith(".") or _RESERVED_ON_WINDOWS.match(name):
         name = f"%{ord(name[0]):02x}{name[1:]}"
     if name.endswith("."):
