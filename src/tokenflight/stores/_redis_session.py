@@ -80,21 +80,19 @@ def open_client(url: str) -> _Client:
 
 
 class Command(Generic[T]):
-    """A command, or a few, in a task of its own: it goes on when who waits for it is cancelled, until its time is over.
+    """A command, or a few, in a task of its own: it goes on when who waits for it is cancelled.
 
-    Waiting for a future that the task sets, and one timer, is what costs least: `asyncio.shield` and `asyncio.timeout`
-    together take as long as an eighth of a command.
+    Waiting for a future that the task sets is what costs least: `asyncio.shield` takes twice as long.
     """
 
-    __slots__ = ("_outcome", "_timer", "_work", "task")
+    __slots__ = ("_outcome", "_work", "give_up_at", "task")
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         loop = asyncio.get_running_loop()
+        self.give_up_at = loop.time() + COMMAND_TIMEOUT_SECONDS
         self._work = work
         self._outcome: asyncio.Future[T] = loop.create_future()
         self.task = loop.create_task(self._run())
-        self.task.add_done_callback(self._end)
-        self._timer = loop.call_later(COMMAND_TIMEOUT_SECONDS, self.task.cancel)
 
     async def outcome(self) -> T:
         """Its reply. Cancelled, this waits for a moment for the command to end."""
@@ -124,9 +122,9 @@ class Command(Generic[T]):
             self._outcome.set_exception(error)
             self._outcome.exception()  # where nobody waits any more, it is not asyncio's to log
 
-    def _end(self, task: asyncio.Task[None]) -> None:  # noqa: ARG002 - a callback is given its task
-        self._timer.cancel()
-        if not self._outcome.done():  # the task was cancelled before its first step
+    def close(self) -> None:
+        """Clean up where the task was cancelled before its first step."""
+        if not self._outcome.done():
             self._outcome.cancel()
             self._work.close()
 
@@ -138,7 +136,10 @@ class Session:
         self.channel = channel
         self._client = client
         self._owned = owned
-        self._tasks: set[asyncio.Task[None]] = set()
+        # An event loop alone does not keep its tasks alive. The command begun first comes first.
+        self._commands: dict[asyncio.Task[None], Command[Any]] = {}
+        self._listeners: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -185,7 +186,8 @@ class Session:
         self._waiting.setdefault(name, set()).add(released)
         if self._listening is None or self._listening.done():
             self._listening = asyncio.get_running_loop().create_task(self._listen())
-            self._keep(self._listening)
+            self._listeners.add(self._listening)
+            self._listening.add_done_callback(self._listeners.discard)
         try:
             yield released
         finally:
@@ -207,8 +209,11 @@ class Session:
 
     async def _close(self) -> None:
         self._stop_listening()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks := [*self._listeners, *self._commands]:
+            await asyncio.wait(tasks)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._owned:
             await self._client.aclose()
 
@@ -239,12 +244,28 @@ class Session:
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> Command[T]:
         command = Command(work)
-        self._keep(command.task)
+        self._commands[command.task] = command
+        command.task.add_done_callback(self._end)
+        if self._timer is None:
+            self._give_up_at(command.give_up_at)
         return command
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)  # an event loop alone does not keep its tasks alive
-        task.add_done_callback(self._tasks.discard)
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._commands.pop(task).close()
+
+    def _give_up_at(self, moment: float) -> None:
+        # One timer for all commands, of which hardly one takes so long: one each would cost a third of the task.
+        self._timer = asyncio.get_running_loop().call_at(moment, self._give_up)
+
+    def _give_up(self) -> None:
+        """End the commands whose time is over."""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for task, command in self._commands.items():
+            if command.give_up_at > now:
+                self._give_up_at(command.give_up_at)
+                return
+            task.cancel()
 
     async def _listen(self) -> None:
         while self._waiting:  # until then, not for ever: in Python 3.11, redis-py can overlook that it was cancelled
