@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -308,6 +309,7 @@ class _RedisLease(LapsingLease):
         return session.begin(RELEASE, self._name, self.owner, session.channel)
 
 
+@lru_cache(maxsize=1024)  # one renewal asks four times
 def _quoted(text: str) -> str:
     return quote(text, safe="@+", errors="surrogatepass")
 
