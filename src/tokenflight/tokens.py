@@ -188,13 +188,15 @@ class TokenSet:
                 f"{FORMAT_VERSION}: upgrade it",
                 code="unsupported_format",
             )
-        fields = {_FIELD_NAMES[key]: value for key, value in data.items() if key in _FIELD_NAMES} | dict(data)
+        if "format_version" in data:
+            fields, issued_at, expires_at = data, _seconds(data.get("issued_at")), _seconds(data.get("expires_at"))
+        else:  # another program's
+            fields = {_FIELD_NAMES[key]: value for key, value in data.items() if key in _FIELD_NAMES} | dict(data)
+            issued_at, expires_at = _stored_times(fields)
+            expires_at = _plausible(expires_at, time.time() if issued_at is None else issued_at)
         access_token = fields.get("access_token")
         if not isinstance(access_token, str) or not access_token:
             raise StoreCorrupted("the stored token set has no access_token")
-        issued_at, expires_at = _stored_times(fields)
-        if "format_version" not in data:  # another program's, whose numbers may mean something else
-            expires_at = _plausible(expires_at, time.time() if issued_at is None else issued_at)
         extra = fields.get("extra")
         if _is_nested_too_deeply(extra):
             raise StoreCorrupted("the stored token set is nested too deeply")
