@@ -14,15 +14,16 @@ from tokenflight.stores.redis import RedisTokenStore
 async def redis() -> AsyncIterator[Subject]:
     """A server of the tests, and two clients of it."""
     sys.path.append(TESTS)
-    from stores.redis_server import running_server  # noqa: PLC0415 - found through the line above
+    from stores.redis_server import free_port, running_server  # noqa: PLC0415 - found through the line above
 
-    with running_server() as server:
-        client, other_client = Redis.from_url(server.url), Redis.from_url(server.url)
+    port = free_port()
+    with running_server("--port", str(port), "--bind", "127.0.0.1"):
+        client, other_client = Redis(port=port), Redis(port=port)
         store, other = RedisTokenStore(client), RedisTokenStore(other_client)
         async with client, other_client, closing(store, other):
             bare = _BareRedis(client)
             yield Subject(
-                "Redis, not persistent, through a Unix socket",
+                "Redis, not persistent, through loopback TCP",
                 store,
                 other,
                 {"SET": bare.save},

@@ -96,7 +96,7 @@ def running_server(*options: str) -> Iterator[RedisServer]:
 @contextmanager
 def running_cluster() -> Iterator[int]:
     """A cluster of one node; the port of it."""
-    port = _free_port()
+    port = free_port()
     with running_server("--bind", "127.0.0.1", "--port", str(port), "--cluster-enabled", "yes") as server:
         with server.client() as client:
             client.execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
@@ -105,8 +105,8 @@ def running_cluster() -> Iterator[int]:
         yield port
 
 
-def _free_port() -> int:
-    """A free port whose companion for the cluster's own talk, 10,000 above, is one too."""
+def free_port() -> int:
+    """A free port of the loopback interface, whose companion for a cluster's own talk, 10,000 above, is one too."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
