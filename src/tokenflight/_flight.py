@@ -14,13 +14,14 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """Work under way.
 
-    `overtaken` is set when something may have happened that its result does not know of, `void` when that is certain,
+    `awaited` says that whoever comes while it lasts has to wait for it, whatever they need. `overtaken` is set when something may have happened that its result does not know of, `void` when that is certain,
     and its result wanted by nobody.
     """
 
-    __slots__ = ("_outcome", "_waiters", "overtaken", "void")
+    __slots__ = ("_outcome", "_waiters", "awaited", "overtaken", "void")
 
-    def __init__(self) -> None:
+    def __init__(self, *, awaited: bool = False) -> None:
+        self.awaited = awaited
         self.overtaken = False
         self.void = False
         self._outcome: T | _Failure | None = None
@@ -62,10 +63,12 @@ class Flights(Generic[T]):
         """The flight under way for `key`, if there is one."""
         return self._by_key.get(key)
 
-    def start(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]]) -> Flight[T]:
+    def start(
+        self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]], *, awaited: bool = False
+    ) -> Flight[T]:
         """Start the flight of `key`; there must be none under way."""
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
-        flight = self._by_key[key] = Flight[T]()
+        flight = self._by_key[key] = Flight[T](awaited=awaited)
         try:
             task = asyncio.get_running_loop().create_task(
                 _sharing_failure(partial(work, flight)), name=f"tokenflight {key}"

@@ -37,6 +37,10 @@ class Copy:
         """A copy that is newer than what the store holds, and so is trusted before it."""
         return cls(record, since=0.0, fast_until=-math.inf, trusted_seconds=math.inf)
 
+    def is_fresh(self, now: float) -> bool:
+        """Whether the token set may be returned at `now` without a further thought."""
+        return self.since <= now <= self.fast_until
+
     def is_trusted(self, now: float) -> bool:
         """Whether the store need not be read again at `now`."""
         # Before `since`, the clock was set back: how old the copy is can't be told.

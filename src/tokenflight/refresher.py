@@ -228,17 +228,23 @@ class TokenRefresher:
         while True:
             self._check_use()
             require_text("user_id", user_id)
-            copy = self._decide.known(user_id)
-            if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
-                self._renew_if_aging(user_id, copy.record, need)
-                return copy.tokens
             flight = self._flights.get(user_id)
+            if flight is None or not flight.awaited:
+                copy = self._decide.known(user_id)
+                if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
+                    self._renew_if_aging(user_id, copy.record, need)
+                    return copy.tokens
             joined = flight is not None
             if flight is None:
-                flight = self._flights.start(user_id, partial(self._fly, self._records.key(user_id), need))
+                work = partial(self._fly, self._records.key(user_id), need)
+                # What is due for who needs nothing more is due for all who come meanwhile.
+                flight = self._flights.start(user_id, work, awaited=need is NOTHING_MORE)
             elif flight in _flying.get():
                 raise _failures.reentered(self._records.key(user_id))
             landing = await flight.result()
+            copy = self._copies.get(user_id)
+            if need is NOTHING_MORE and copy is not None and copy.is_fresh(_now()):
+                return copy.tokens  # whatever the landing was: nobody who comes now gets another one
             if flight.overtaken or (landing.lost and landing.record is not None):
                 need = replace(need, renewal=False, offered=None)  # a login or logout is the last word
             elif joined and not self._decide.meets(user_id, landing, need):
