@@ -14,8 +14,9 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """Work under way.
 
-    `awaited` says that whoever comes while it lasts has to wait for it, whatever they need. `overtaken` is set when something may have happened that its result does not know of, `void` when that is certain,
-    and its result wanted by nobody.
+    `awaited` says that whoever comes while it lasts has to wait for it, whatever they need. `overtaken` is set when
+    something may have happened that its result does not know of, `void` when that is certain, and its result wanted by
+    nobody.
     """
 
     __slots__ = ("_outcome", "_waiters", "awaited", "overtaken", "void")

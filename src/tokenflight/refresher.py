@@ -229,11 +229,8 @@ class TokenRefresher:
             self._check_use()
             require_text("user_id", user_id)
             flight = self._flights.get(user_id)
-            if flight is None or not flight.awaited:
-                copy = self._decide.known(user_id)
-                if copy is not None and copy.is_trusted(_now()) and not self._decide.is_due(user_id, copy.tokens, need):
-                    self._renew_if_aging(user_id, copy.record, need)
-                    return copy.tokens
+            if (flight is None or not flight.awaited) and (tokens := self._at_hand(user_id, need)) is not None:
+                return tokens
             joined = flight is not None
             if flight is None:
                 work = partial(self._fly, self._records.key(user_id), need)
@@ -255,6 +252,14 @@ class TokenRefresher:
             elif landing.record is not None:
                 self._renew_if_aging(user_id, landing.record, need)
                 return landing.record.tokens
+
+    def _at_hand(self, user_id: str, need: Need) -> TokenSet | None:
+        """What memory holds, if it will do; None if that has to be renewed first."""
+        copy = self._decide.known(user_id)
+        if copy is None or not copy.is_trusted(_now()) or self._decide.is_due(user_id, copy.tokens, need):
+            return None
+        self._renew_if_aging(user_id, copy.record, need)
+        return copy.tokens
 
     @asynccontextmanager
     async def _overtaking(self, user_id: str) -> AsyncGenerator[None, None]:
