@@ -144,9 +144,9 @@ async def fill(store: TokenStore, provider: str, users: int) -> None:
 
 
 def fill_files(store: FileTokenStore, provider: str, users: int) -> None:
-    store._make_directories(store._path(TokenKey(provider, "0")).parent)
+    store._make_directories(store._provider_directory(provider))
     for key, record in records(provider, users):
-        descriptor = os.open(store._path(key), os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(store._files(key).record, os.O_WRONLY | os.O_CREAT, 0o600)
         os.write(descriptor, store._codec.encode(key, record))
         os.close(descriptor)
 

@@ -324,7 +324,7 @@ async def test_p7_a_write_lock_that_never_comes_free_is_given_up(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.save(KEY, TOKENS)
-    lock = private_files.try_lock(path.with_suffix(".write-lock"))
+    lock = private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
     monkeypatch.setattr(private_files, "LOCK_TIMEOUT_SECONDS", 0.05)
     with pytest.raises(StoreUnavailable, match="has been locked by another process"):
