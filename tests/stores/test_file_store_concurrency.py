@@ -91,7 +91,7 @@ def test_a_lease_granted_after_its_event_loop_ended_is_freed(directory: Path, mo
     begun, go_on = threading.Event(), threading.Event()
     try_lock = private_files.try_lock
 
-    def slow_try_lock(path: Path) -> int | None:
+    def slow_try_lock(path: str) -> int | None:
         begun.set()
         go_on.wait(10)
         return try_lock(path)
@@ -115,7 +115,7 @@ def test_a_lease_granted_after_its_event_loop_ended_is_freed(directory: Path, mo
 
 async def test_a_cancelled_save_that_has_begun_ends_before_its_call_does(store: FileTokenStore, path: Path) -> None:
     await store.save(KEY, TokenSet("old"))
-    lock = private_files.try_lock(path.with_suffix(".write-lock"))
+    lock = private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
     saving = asyncio.create_task(store.save(KEY, TokenSet("new")))
     await asyncio.sleep(0.05)
@@ -131,9 +131,9 @@ async def test_a_cancelled_save_that_has_begun_ends_before_its_call_does(store: 
 async def test_a_cancelled_save_does_not_wait_for_a_disk_that_hangs(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_store, "SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr("tokenflight.stores._settling.SETTLING_SECONDS", 0.05)
     await store.save(KEY, TokenSet("old"))
-    lock = private_files.try_lock(path.with_suffix(".write-lock"))
+    lock = private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
     saving = asyncio.create_task(store.save(KEY, TokenSet("new")))
     await asyncio.sleep(0.05)
@@ -149,7 +149,7 @@ async def test_a_save_cancelled_before_it_began_never_happens(
 ) -> None:
     monkeypatch.setattr(file_store, "MAX_THREADS", 1)
     await store.save(KEY, TokenSet("old"))
-    lock = private_files.try_lock(path.with_suffix(".write-lock"))
+    lock = private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
     first = asyncio.create_task(store.save(KEY, TokenSet("first")))
     await asyncio.sleep(0)

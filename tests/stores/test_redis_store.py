@@ -583,7 +583,7 @@ async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
 async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._redis_session.SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr("tokenflight.stores._settling.SETTLING_SECONDS", 0.05)
     await store.load(KEY)
     with server.paused():
         saving = asyncio.create_task(store.save(KEY, TOKENS))
@@ -598,7 +598,7 @@ async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
 async def test_l3_a_cancelled_lease_attempt_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._redis_session.SETTLING_SECONDS", 0.2)
+    monkeypatch.setattr("tokenflight.stores._settling.SETTLING_SECONDS", 0.2)
     async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
         store = RedisTokenStore(client if given else server.url, lease_duration=1)
         await store.load(KEY)

@@ -486,7 +486,7 @@ async def test_a_take_that_was_given_up_while_the_database_hung_keeps_no_lease(
 ) -> None:
     await store.save(KEY, TokenSet("one"))
     async with database.opened() as other:
-        monkeypatch.setattr(_sql_database, "SETTLING_SECONDS", 0.1)
+        monkeypatch.setattr("tokenflight.stores._settling.SETTLING_SECONDS", 0.1)
         async with database.blocked():
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):

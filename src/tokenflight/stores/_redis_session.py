@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
 from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError, StoreUnavailable
+from tokenflight.stores._settling import outcome_of, settle
 
 T = TypeVar("T")
 
@@ -21,9 +22,6 @@ POLL_SECONDS: Final = 1.0
 
 COMMAND_TIMEOUT_SECONDS: Final = 8.0
 """Shorter than a refresher waits for its store; a client of the app's may have none of its own."""
-
-SETTLING_SECONDS: Final = 1.0
-"""How long the end of a cancelled operation is waited for."""
 
 MAX_CONNECTIONS: Final = 32
 SOCKET_TIMEOUT_SECONDS: Final = 5.0
@@ -99,12 +97,8 @@ class Command(Generic[T]):
         try:
             return await self._outcome
         except asyncio.CancelledError:
-            await self.settle()
+            await settle(self.task)
             raise
-
-    async def settle(self) -> None:
-        """Wait for its end, but not for long."""
-        await asyncio.wait([self.task], timeout=SETTLING_SECONDS)
 
     async def _run(self) -> None:
         error: Exception
@@ -201,11 +195,7 @@ class Session:
         """Wait for what is under way, and close the client if it is the store's own."""
         # A task, so that who gives up waiting for it does not leave the connections open.
         self._closing = asyncio.get_running_loop().create_task(self._close())
-        try:
-            await asyncio.shield(self._closing)
-        except asyncio.CancelledError:
-            await asyncio.wait([self._closing], timeout=SETTLING_SECONDS)
-            raise
+        await outcome_of(self._closing)
 
     async def _close(self) -> None:
         self._stop_listening()

@@ -13,14 +13,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
+from tokenflight.stores import _failures
+from tokenflight.stores._settling import outcome_of
 
 T = TypeVar("T")
 
 STATEMENT_TIMEOUT_SECONDS: Final = 8.0
 """Shorter than a refresher waits for its store, so that a connection that hangs is closed and not kept."""
-
-SETTLING_SECONDS: Final = 1.0
-"""How long the end of a cancelled statement is waited for."""
 
 SHORTEST_POLL_SECONDS: Final = 0.005
 LONGEST_POLL_SECONDS: Final = 0.25
@@ -70,11 +69,9 @@ class Database:
         """
         task = self.start(self._run(self._engine(), statement, parameters, repeatable=repeatable))
         try:
-            return await asyncio.shield(task)
+            return await outcome_of(task)
         except asyncio.CancelledError:
-            # Left running, it could undo what the caller does next. A server that hangs is not waited for.
-            await asyncio.wait([task], timeout=SETTLING_SECONDS)
-            task.cancel()
+            task.cancel()  # where it hangs, it is not begun again
             raise
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -128,11 +125,7 @@ class Database:
             if self._given_on is None or self._given_on.is_closed():
                 self._given_on = loop
             if self._given_on is not loop and self.dialect != "sqlite":
-                raise ConfigurationError(
-                    "this store's engine belongs to another event loop; give the store a URL instead of an engine, or "
-                    "make an engine and a store for each event loop",
-                    code="wrong_event_loop",
-                )
+                raise _failures.wrong_event_loop("engine")
             return self._given
         if (engine := self._own.get(loop)) is None:
             engine = self._own[loop] = self._new_engine()

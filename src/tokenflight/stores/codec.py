@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from tokenflight.errors import StoreCorrupted, StoreError
+from tokenflight.stores import _failures
 from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.tokens import FORMAT_VERSION, TokenKey, TokenSet
 
@@ -76,7 +77,7 @@ def decode_record(key: TokenKey, data: bytes) -> StoredTokens:
     try:
         return _decode(key, data)
     except StoreCorrupted as exc:
-        raise unreadable(key, exc) from None
+        raise _failures.unreadable(key, exc) from None
 
 
 def decode_key(data: bytes) -> TokenKey | None:
@@ -129,15 +130,6 @@ def require_names(key: TokenKey, record: dict[str, Any]) -> None:
     """Raise `StoreCorrupted` unless `record` says that it is the one of `key`."""
     if (record.get("provider"), record.get("user_id")) != (key.provider, key.user_id):
         raise StoreCorrupted("it belongs to another user or provider")
-
-
-def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
-    """`error`, which says what is wrong with the record of `key`, as an error of its own."""
-    return StoreCorrupted(
-        f"the record of user {key.user_id!r} at {key.provider} can't be understood: {error}; it was left as it is, "
-        "and a new login overwrites it",
-        code=error.code,
-    )
 
 
 def _decode(key: TokenKey, data: bytes) -> StoredTokens:

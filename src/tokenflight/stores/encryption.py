@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError
+from tokenflight.stores import _failures
 from tokenflight.stores.base import StoredTokens, TokenStore
 from tokenflight.stores.codec import (
     SEALED,
@@ -29,7 +30,6 @@ from tokenflight.stores.codec import (
     json_object,
     require_known_format,
     require_names,
-    unreadable,
 )
 from tokenflight.tokens import FORMAT_VERSION, TokenKey
 
@@ -105,7 +105,7 @@ class EncryptedCodec:
         try:
             plain = self._open(key, data)
         except StoreCorrupted as exc:
-            raise unreadable(key, exc) from None
+            raise _failures.unreadable(key, exc) from None
         return decode_record(key, plain)
 
     def _open(self, key: TokenKey, data: bytes) -> bytes:

@@ -4,12 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from tokenflight.errors import LeaseTimeout, StoreConflict, StoreError, StoreUnavailable
-from tokenflight.stores import private_files
+from tokenflight.errors import StoreError, StoreUnavailable
+from tokenflight.stores import _failures, private_files
+from tokenflight.stores._settling import settle
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key, new_version
 from tokenflight.stores.filenames import file_name, text_of
@@ -24,8 +25,6 @@ MAX_THREADS: Final = 16
 SHORTEST_POLL_SECONDS: Final = 0.005
 LONGEST_POLL_SECONDS: Final = 0.05
 KEYS_PER_READ: Final = 1000
-SETTLING_SECONDS: Final = 1.0
-"""How long the end of a cancelled operation is waited for."""
 
 
 class _Files(NamedTuple):
@@ -109,9 +108,7 @@ class FileTokenStore(TokenStore):
         pause = SHORTEST_POLL_SECONDS
         while (lock := await self._try_lease(key)) is None:
             if (left := give_up_at - loop.time()) <= 0:
-                raise LeaseTimeout(
-                    f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
-                )
+                raise _failures.lease_timeout(key, timeout)
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, LONGEST_POLL_SECONDS)
         try:
@@ -135,9 +132,7 @@ class FileTokenStore(TokenStore):
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             if not running.cancel():
-                # Left running, it could undo what the caller does next. A disk that hangs is not waited for.
-                with suppress(Exception):
-                    await asyncio.wait_for(asyncio.wrap_future(running), SETTLING_SECONDS)
+                await settle(asyncio.wrap_future(running))
             raise
 
     def _submit(self, work: Callable[..., T], *args: object) -> Future[T]:
@@ -169,7 +164,7 @@ class FileTokenStore(TokenStore):
         if self._is_there() and _identity(self._directory) != self._first_seen:
             # Made anew by another process while the disk was away: an empty directory is no logout.
             return StoreUnavailable(f"the directory {self._directory} is not the one it was; bring that one back")
-        return StoreConflict(f"the record of user {key.user_id!r} at {key.provider} is gone")
+        return _failures.conflict(key)
 
     def _is_there(self) -> bool:
         """Whether the store's directory is there. Once it was, it has to be: an unmounted disk logs nobody out."""
@@ -215,7 +210,7 @@ class FileTokenStore(TokenStore):
             if current is None:
                 raise self._no_record(key)
             if current.version != expected:
-                raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} has changed")
+                raise _failures.conflict(key)
             private_files.write_file(files.record, data)
         return record.version
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
-from tokenflight.errors import LeaseTimeout, StoreConflict
+from tokenflight.stores import _failures
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import new_version
 from tokenflight.tokens import TokenKey, TokenSet
@@ -46,7 +46,7 @@ class MemoryTokenStore(TokenStore):
         with self._guard:
             current = self._records.get(key)
             if current is None or current.version != expected:
-                raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+                raise _failures.conflict(key)
             self._records[key] = record
         return record.version
 
@@ -81,9 +81,7 @@ class MemoryTokenStore(TokenStore):
                     async with asyncio.timeout(timeout):
                         await asyncio.wrap_future(ticket)
                 except TimeoutError:
-                    raise LeaseTimeout(
-                        f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
-                    ) from None
+                    raise _failures.lease_timeout(key, timeout) from None
             yield Lease()
         finally:
             with self._guard:

@@ -12,9 +12,11 @@ from urllib.parse import quote, unquote
 from redis.asyncio import Redis, RedisCluster
 
 from tokenflight._checks import checked_seconds, require_kind, require_text
-from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError
+from tokenflight.errors import ConfigurationError, StoreError
+from tokenflight.stores import _failures
 from tokenflight.stores._lapsing import LapsingLease, lapse_clock
 from tokenflight.stores._redis_session import POLL_SECONDS, Command, Script, Session, as_client, open_client
+from tokenflight.stores._settling import settle
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
 from tokenflight.tokens import TokenKey, TokenSet
@@ -124,10 +126,7 @@ class RedisTokenStore(TokenStore):
             return None
         record = None if data is None else self._codec.decode(key, data)
         if record is None or version != record.version.encode():
-            raise StoreCorrupted(
-                f"the record of user {key.user_id!r} at {key.provider} and its version don't belong together; it was "
-                "left as it is, and a new login overwrites it"
-            )
+            raise _failures.foreign_version(key)
         return record
 
     async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
@@ -148,7 +147,7 @@ class RedisTokenStore(TokenStore):
         """See `TokenStore.replace`."""
         record = StoredTokens(tokens, new_version(), issuer, refused)
         if not await self._write(REPLACE, key, record, expected):
-            raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+            raise _failures.conflict(key)
         return record.version
 
     async def delete(self, key: TokenKey) -> bool:
@@ -180,7 +179,7 @@ class RedisTokenStore(TokenStore):
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         lease = _RedisLease(key, self._lease_duration, self._session, self._name(key, "lease"))
         if not await lease.take(timeout):
-            raise LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s")
+            raise _failures.lease_timeout(key, timeout)
         try:
             await self._check_eviction()
             yield lease
@@ -210,11 +209,7 @@ class RedisTokenStore(TokenStore):
             elif not self._sessions:
                 client = as_client(self._client)
             else:
-                raise ConfigurationError(
-                    "this store's client belongs to another event loop; give the store a URL instead of a client, or "
-                    "make a client and a store for each event loop",
-                    code="wrong_event_loop",
-                )
+                raise _failures.wrong_event_loop("client")
             owned = isinstance(self._client, str)
             session = self._sessions[loop] = Session(client, f"{self._prefix}:released", owned=owned)
             return session
@@ -291,7 +286,7 @@ class _RedisLease(LapsingLease):
         try:
             left = await self._session().run(TAKE, self._name, self.owner, _milliseconds(self.duration))
         except asyncio.CancelledError:
-            await self._begin_to_release().settle()  # it may have been given
+            await settle(self._begin_to_release().task)  # it may have been given
             raise
         except StoreError:
             self._begin_to_release()  # not waited for: it will hardly work better

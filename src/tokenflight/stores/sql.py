@@ -18,18 +18,16 @@ from sqlalchemy.schema import CreateTable
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import (
     ConfigurationError,
-    LeaseTimeout,
-    StoreConflict,
-    StoreCorrupted,
     StoreError,
     StoreUnavailable,
 )
+from tokenflight.stores import _failures
 from tokenflight.stores._lapsing import LapsingLease, lapse_clock
+from tokenflight.stores._settling import outcome_of
 from tokenflight.stores._sql_database import (
     BRISK_POLL_SECONDS,
     BRISK_SECONDS,
     LONGEST_POLL_SECONDS,
-    SETTLING_SECONDS,
     SHORTEST_POLL_SECONDS,
     Database,
 )
@@ -100,10 +98,7 @@ class SQLTokenStore(TokenStore):
         [(version, data)] = rows
         record = self._codec.decode(key, data)
         if record.version != version:
-            raise StoreCorrupted(
-                f"the record of user {key.user_id!r} at {key.provider} and its version don't belong together; it was "
-                "left as it is, and a new login overwrites it"
-            )
+            raise _failures.foreign_version(key)
         return record
 
     async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
@@ -131,7 +126,7 @@ class SQLTokenStore(TokenStore):
         record = StoredTokens(tokens, new_version(), issuer, refused)
         parameters = {**self._parameters(key, record), "given_expected": expected}
         if not await self._database.changes(self._statements.replace, parameters):
-            raise StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+            raise _failures.conflict(key)
         return record.version
 
     async def delete(self, key: TokenKey) -> bool:
@@ -176,12 +171,7 @@ class SQLTokenStore(TokenStore):
             yield lease
         finally:
             lease.end()
-            release = self._database.start(self._release(lease))
-            try:
-                await asyncio.shield(release)
-            except asyncio.CancelledError:
-                await asyncio.wait([release], timeout=SETTLING_SECONDS)  # it goes on after that, too
-                raise
+            await outcome_of(self._database.start(self._release(lease)))
 
     async def _take(self, key: TokenKey, timeout: float) -> LapsingLease:
         loop = asyncio.get_running_loop()
@@ -201,9 +191,7 @@ class SQLTokenStore(TokenStore):
                 return lease
             waited = loop.time() - began_at
             if waited >= timeout:
-                raise LeaseTimeout(
-                    f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s"
-                )
+                raise _failures.lease_timeout(key, timeout)
             spread = random.uniform(pause / 2, pause)  # noqa: S311 - spreads, hides nothing
             await asyncio.sleep(min(spread, timeout - waited))
             pause = min(pause * 2, BRISK_POLL_SECONDS if waited < BRISK_SECONDS else LONGEST_POLL_SECONDS)

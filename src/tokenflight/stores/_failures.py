@@ -1,0 +1,37 @@
+"""The errors that several stores raise, worded in one place."""
+
+from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted
+from tokenflight.tokens import TokenKey
+
+
+def lease_timeout(key: TokenKey, timeout: float) -> LeaseTimeout:
+    """Another holder kept the lease."""
+    return LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s")
+
+
+def conflict(key: TokenKey) -> StoreConflict:
+    """The record is not the one to be replaced."""
+    return StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+
+
+def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
+    """`error`, which says what is wrong with the record of `key`, as an error of its own."""
+    return StoreCorrupted(
+        f"the record of user {key.user_id!r} at {key.provider} can't be understood: {error}; it was left as it is, "
+        "and a new login overwrites it",
+        code=error.code,
+    )
+
+
+def foreign_version(key: TokenKey) -> StoreCorrupted:
+    """A version is stored beside the record, and it is another one's."""
+    return unreadable(key, StoreCorrupted("the version beside it is not its own"))
+
+
+def wrong_event_loop(given: str) -> ConfigurationError:
+    """The `given` client or engine can't serve the running event loop."""
+    return ConfigurationError(
+        f"this store's {given} belongs to another event loop; give the store a URL instead, or make a store with its "
+        f"own {given} for each event loop",
+        code="wrong_event_loop",
+    )

@@ -1,0 +1,28 @@
+"""What a store has begun ends before its caller goes on, also when that is cancelled."""
+
+import asyncio
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+SETTLING_SECONDS: Final = 1.0
+"""How long the end of a cancelled operation is waited for."""
+
+
+async def settle(work: asyncio.Future[Any]) -> None:
+    """Wait for the end of `work`, but not for long: an engine may hang.
+
+    Left to itself at once, it could undo what the caller does next.
+    """
+    await asyncio.wait([work], timeout=SETTLING_SECONDS)
+    if work.done() and not work.cancelled():
+        work.exception()  # nobody waits for it any more; it is not asyncio's to log
+
+
+async def outcome_of(work: asyncio.Future[T]) -> T:
+    """The result of `work`, which goes on when this is cancelled, and has then a moment to end."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await settle(work)
+        raise
