@@ -1,4 +1,4 @@
-"""What the model-based test stands on: time that jumps, a wire and a store that are watched, and a ledger.
+"""What the model-based test stands on: a wire and a store that are watched, and a ledger.
 
 The ledger knows what each user was issued, and raises an `AssertionError` as soon as something happens that must not.
 """
@@ -7,10 +7,9 @@ import asyncio
 import enum
 import json
 import math
-import selectors
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,37 +43,6 @@ LEAST_PAUSE_SECONDS: Final = 0.5
 """The first pause after a failure, at its shortest."""
 
 REMEMBERED_REJECTIONS: Final = 4
-
-
-class _PatientSelector(selectors.SelectSelector):
-    """Never waits: where nothing is ready, it lets the time pass that it was to wait for."""
-
-    def __init__(self, let_pass: Callable[[float], None]) -> None:
-        super().__init__()
-        self._let_pass = let_pass
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "all wait for ever: nothing is ready, and no timer runs"
-            self._let_pass(timeout)
-        return ready
-
-
-class JumpingEventLoop(asyncio.SelectorEventLoop):
-    """An event loop on which waiting takes no time: when all wait, it and `clock` jump to the next timer."""
-
-    def __init__(self, clock: time_machine.Traveller) -> None:
-        self._clock = clock
-        self._seconds = 0.0
-        super().__init__(_PatientSelector(self._let_pass))
-
-    def time(self) -> float:
-        return self._seconds
-
-    def _let_pass(self, seconds: float) -> None:
-        self._seconds += seconds
-        self._clock.shift(seconds)
 
 
 acting: Final[ContextVar[int]] = ContextVar("acting")

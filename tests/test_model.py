@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from model import Call, JumpingEventLoop, Trouble, TroubledStore, Wire, acting
+from model import Call, Trouble, TroubledStore, Wire, acting
 from support import NOW
 from tally import Counts, Tally
 from tokenflight import (
@@ -42,6 +42,7 @@ from tokenflight.testing import (
     RateLimited,
     ServerError,
 )
+from virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ class SharedLogins(RuleBasedStateMachine):
         self.played = played
         clock.move_to(NOW)
         self.clock = clock
-        self.runner = asyncio.Runner(loop_factory=lambda: JumpingEventLoop(clock))
+        self.runner = asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(clock))
         self.fake = FakeProvider()
         self.members: list[Member] = []
         self.restarts = 0

@@ -27,10 +27,12 @@ class _JumpingSelector(selectors.SelectSelector):
         return ready
 
 
-class _VirtualTimeLoop(asyncio.SelectorEventLoop):
-    def __init__(self, selector: _JumpingSelector) -> None:
-        self._jumping = selector
-        super().__init__(selector)
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """On it waiting takes no time: when all wait, it and `clock` jump to the next timer."""
+
+    def __init__(self, clock: time_machine.Traveller) -> None:
+        self._jumping = _JumpingSelector(clock)
+        super().__init__(self._jumping)
 
     def time(self) -> float:
         return self._jumping.elapsed
@@ -38,7 +40,7 @@ class _VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 def run_in_virtual_time(clock: time_machine.Traveller, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `main` on a loop of its own whose timers move `clock`. For code that uses neither threads nor sockets."""
-    with asyncio.Runner(loop_factory=lambda: _VirtualTimeLoop(_JumpingSelector(clock))) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(clock)) as runner:
         return runner.run(main())
 
 
