@@ -158,11 +158,11 @@ def test_l2_nothing_is_left_of_users_who_come_once(
                     visits = (store.visit(visit, refresher, f"user-{start + n}") for n in range(50))
                     await asyncio.gather(*visits)
                 assert flights_of(refresher) == len(refresher._unsaved._kept) == len(refresher._records._locks) == 0
-                assert max(len(refresher._cool_downs), len(refresher._memory._rejected)) <= 100
+                assert max(len(refresher._cool_downs._by_user), len(refresher._memory._rejected)) <= 100
                 gc.collect()
                 return sys.getallocatedblocks()
 
-            return await blocks_after(range(500)), await blocks_after(range(500, 3_500))
+            return await blocks_after(range(500)), await blocks_after(range(500, 2_500))
 
     base_line, afterwards = run_in_virtual_time(clock, main)
-    assert afterwards < base_line + 1_500, "less than half a block of memory for each of 3,000 users"
+    assert afterwards < base_line + 1_000, "less than half a block of memory for each of 2,000 users"

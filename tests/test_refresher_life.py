@@ -156,15 +156,6 @@ async def test_l2_memory_returns_to_the_base_line_after_a_hundred_thousand_one_t
     assert afterwards < base_line + 1_000
 
 
-async def test_l2_failures_of_many_users_are_not_remembered_for_ever(fake: FakeProvider) -> None:
-    from tokenflight._cooldown import MAX_TRACKED_USERS, CoolDowns
-
-    cool_downs = CoolDowns()
-    for number in range(MAX_TRACKED_USERS + 500):
-        cool_downs.failed(f"user-{number}", 0.0)
-    assert len(cool_downs) == MAX_TRACKED_USERS
-
-
 async def test_the_oldest_copy_gives_way_and_costs_one_read(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:

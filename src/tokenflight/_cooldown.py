@@ -30,9 +30,6 @@ class CoolDowns:
         self._by_user: dict[str, _Pause] = {}
         self._provider = _Pause(0, 0.0, 0.0)
 
-    def __len__(self) -> int:
-        return len(self._by_user)
-
     def remaining(self, user_id: str, now: float) -> float:
         """How many seconds `user_id` still has to wait; zero if not at all."""
         remaining = self._provider.remaining(now)
@@ -45,11 +42,7 @@ class CoolDowns:
         failures = 1 if previous is None else previous.failures + 1
         longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE_SECONDS)
         # Jitter, so that users who failed together do not come back together.
-        self.hold(user_id, now, longest * random.uniform(0.5, 1.0), failures)  # noqa: S311 - not a secret
-
-    def hold(self, user_id: str, now: float, seconds: float, failures: int = 0) -> None:
-        """Make `user_id` wait for `seconds`."""
-        self._by_user.pop(user_id, None)
+        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
         self._by_user[user_id] = _Pause(failures, now, now + seconds)
         if len(self._by_user) > MAX_TRACKED_USERS:
             del self._by_user[next(iter(self._by_user))]
