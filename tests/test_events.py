@@ -1,5 +1,6 @@
 """Events: what is logged, what `on_event` is given, and that neither can break a flight."""
 
+import asyncio
 import dataclasses
 import inspect
 import logging
@@ -7,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from tokenflight import events
+from support import login
+from tokenflight import (
+    ConfigurationError,
+    OIDCProvider,
+    ProviderUnavailable,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+    events,
+)
 from tokenflight.events import (
     RenewalDiscarded,
     RenewalFailed,
@@ -18,6 +28,7 @@ from tokenflight.events import (
     TokenRenewed,
     announce,
 )
+from tokenflight.testing import FakeProvider, ServerError
 
 RENEWED = TokenRenewed("alice", "idp", 0.25, rotated=True, expires_at=1_800_000_060.0)
 FAILED = RenewalFailed("alice", "idp", 0.25, error="ProviderUnavailable", code="server_error", served=True)
@@ -128,3 +139,62 @@ def test_an_interrupt_during_on_event_is_not_swallowed() -> None:
 def test_an_event_cannot_be_changed(event: TokenEvent) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         event.user_id = "bob"  # type: ignore[misc] # the point
+
+
+def test_that_nobody_has_logged_in_is_no_warning(log: pytest.LogCaptureFixture) -> None:
+    announce(dataclasses.replace(FAILED, error="ReauthenticationRequired", code="no_tokens"), None)
+
+    assert [record.levelno for record in log.records] == [logging.INFO]
+
+
+def test_a_logging_set_up_that_raises_keeps_no_event_from_on_event(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[TokenEvent] = []
+    monkeypatch.setattr(logging, "_logRecordFactory", raising_log_record_factory)
+
+    announce(RENEWED, told.append)
+
+    assert told == [RENEWED]
+    assert log.records == []
+
+
+def test_neither_on_event_nor_a_logging_set_up_that_raises_can_break_a_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: TokenEvent) -> None:
+        raise RuntimeError("from the app")
+
+    monkeypatch.setattr(logging, "_logRecordFactory", raising_log_record_factory)
+
+    announce(RENEWED, fail)
+
+
+def raising_log_record_factory(*_: object) -> logging.LogRecord:
+    raise KeyError("from the app")
+
+
+async def test_an_on_event_that_would_have_to_be_awaited_is_refused(provider: OIDCProvider) -> None:
+    async def on_event(_: TokenEvent) -> None:
+        pass
+
+    with pytest.raises(ConfigurationError, match="on_event"):
+        TokenRefresher(provider, on_event=on_event)  # type: ignore[arg-type] # on purpose
+
+
+async def test_what_on_event_starts_is_no_part_of_the_flight(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    started: list[asyncio.Task[TokenSet]] = []
+
+    def on_event(event: TokenEvent) -> None:
+        if isinstance(event, RenewalFailed):
+            started.append(asyncio.create_task(refresher.get_valid_token("alice")))
+
+    async with TokenRefresher(provider, store, on_event=on_event) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        fake.fail(ServerError(503), times=1)
+        with pytest.raises(ProviderUnavailable):
+            await refresher.get_valid_token("alice")
+        [outcome] = await asyncio.gather(*started[:1], return_exceptions=True)
+        assert isinstance(outcome, ProviderUnavailable)
+        assert outcome.code in {"server_error", "cooling_down"}
+        await asyncio.gather(*started, return_exceptions=True)

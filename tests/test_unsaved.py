@@ -1,10 +1,12 @@
 """A renewal that can't be stored yet: what logins, logouts, closing and an absent disk do to it."""
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
@@ -12,6 +14,7 @@ import time_machine
 from minting import EXPIRED, Minting, renewed_of, stored
 from support import login, until_told
 from tokenflight import (
+    ClientSecretBasic,
     FileTokenStore,
     Lease,
     MemoryTokenStore,
@@ -152,3 +155,31 @@ async def test_p1_a_login_that_fails_too_gives_up_nothing_of_what_waits_to_be_st
     assert await refresher.get_valid_token("alice") == renewed
     with pytest.raises(StoreUnavailable, match="alice"):
         await refresher.aclose()
+
+
+async def test_p1_a_logging_set_up_that_raises_costs_no_rotated_token(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_error(_: logging.LogRecord) -> bool:
+        raise KeyError("from the app")
+
+    class FailingOnce(MemoryTokenStore):
+        failures = 0
+
+        async def replace(self, *arguments: Any, **options: Any) -> Version:
+            if not self.failures:
+                self.failures = 1
+                raise StoreUnavailable("the disk is full")
+            return await super().replace(*arguments, **options)
+
+    store, fake = FailingOnce(), FakeProvider()
+    monkeypatch.setattr(logging.getLogger("tokenflight"), "filters", [raise_error])
+    async with fake.client() as http:
+        provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+        async with TokenRefresher(provider, store) as refresher:
+            await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+            renewed = await refresher.get_valid_token("alice")
+    assert renewed.refresh_token == fake.current_refresh_token("alice")
+    record = await store.load(TokenKey(fake.issuer, "alice"))
+    assert record is not None
+    assert record.tokens == renewed

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
+from tokenflight._log import log
 from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import IssuerBound, Provider
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore
@@ -19,8 +20,6 @@ LEASE_TIMEOUT_SECONDS: Final = 90.0
 """Longer than the lease of a dead holder lasts in a store that has to wait for it."""
 
 STORE_TIMEOUT_SECONDS: Final = 10.0
-
-_logger = logging.getLogger("tokenflight")
 
 
 class Records:
@@ -56,8 +55,12 @@ class Records:
                 await _in_time(context.__aexit__(None, None, None))
             except TokenflightError as exc:
                 # What was done under the lease counts; and the lease of one who can't be reached lapses.
-                _logger.warning(
-                    "the lease on user %r at %s could not be given back (%s)", key.user_id, key.provider, exc.code
+                log(
+                    logging.WARNING,
+                    "the lease on user %r at %s could not be given back (%s)",
+                    key.user_id,
+                    key.provider,
+                    exc.code,
                 )
 
     async def load(self, key: TokenKey) -> StoredTokens | None:

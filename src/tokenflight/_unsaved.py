@@ -78,10 +78,10 @@ class Unsaved:
         """Take over `renewal` and the `lease` under which it was made; return the record to serve meanwhile."""
         user_id = renewal.key.user_id
         kept = self._kept[user_id] = _Kept(renewal, lease)
-        self._tell(kept, error)
         task = asyncio.get_running_loop().create_task(self._save_until_stored(kept), name=f"tokenflight save {user_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        self._tell(kept, error)
         return kept.record
 
     def drop(self, user_id: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-_logger = logging.getLogger("tokenflight")
+from tokenflight._log import log
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class TokenAdopted(TokenEvent):
 
 @dataclass(frozen=True, slots=True)
 class RenewalFailed(TokenEvent):
-    """The token set was not renewed; what is stored is unchanged.
+    """The token set was not renewed; the access token in the store is still the old one.
 
     `error` and `code` are the name and code of the `TokenflightError`, `served` tells whether waiters were given
     the old token because it is still valid.
@@ -94,8 +94,9 @@ OnEvent = Callable[[TokenEvent], None]
 def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
     """Log `event` and hand it to `on_event`, whose failure is logged and goes no further."""
     members = {field.name: getattr(event, field.name) for field in fields(event)}
-    _logger.log(
-        event.level,
+    nobody_logged_in = isinstance(event, RenewalFailed) and event.code == "no_tokens"
+    log(
+        logging.INFO if nobody_logged_in else event.level,  # nothing failed: many apps ask in order to find that out
         "token %s for user %r at %s after %.3f s%s",
         event.outcome,
         event.user_id,
@@ -108,5 +109,5 @@ def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
         return
     try:
         on_event(event)
-    except Exception:
-        _logger.exception("on_event failed for %s; the flight goes on", type(event).__name__)
+    except Exception:  # noqa: BLE001 - it is logged, and may be anything
+        log(logging.ERROR, "on_event failed for %s; the flight goes on", type(event).__name__, exc_info=True)

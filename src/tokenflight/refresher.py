@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, Final, Self
 
 from tokenflight import _failures
@@ -40,6 +41,7 @@ from tokenflight.events import (
     RenewalDiscarded,
     RenewalFailed,
     TokenAdopted,
+    TokenEvent,
     TokenRenewed,
     announce,
 )
@@ -77,12 +79,12 @@ class TokenRefresher:
             raise ConfigurationError(f"provider must have a name and a renew method; {type(provider).__name__} has not")
         require_kind("store", store, TokenStore | None)
         require_kind("policy", policy, RefreshPolicy)
-        if on_event is not None and not callable(on_event):
-            raise ConfigurationError(f"on_event must be callable or None, not {type(on_event).__name__}")
+        if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
+            raise ConfigurationError(f"on_event must be a plain callable or None, not {type(on_event).__name__}")
         self._provider = provider
         self._store = default_store() if store is None else store
         self._records = Records(self._store, provider)
-        self._announce = partial(announce, on_event=on_event)
+        self._on_event = on_event
         self._memory = Memory(policy)
         self._copies = self._memory.copies
         self._cool_downs = CoolDowns()
@@ -128,6 +130,7 @@ class TokenRefresher:
         if copy is not None and min_validity is None and rejected is None and copy.since <= _now() <= copy.fast_until:
             return copy.record.tokens
         if rejected is not None:
+            require_text("user_id", user_id)
             require_kind("rejected", rejected, str)
             self._memory.reject(user_id, rejected)
         if min_validity is not None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from tokenflight._log import log
 from tokenflight.errors import StoreError
 from tokenflight.stores.base import Lease
 from tokenflight.tokens import TokenKey
@@ -18,8 +19,6 @@ EXTENSIONS_PER_DURATION: Final = 4
 
 RETRIES_PER_DURATION: Final = 16
 """How often it is tried again where that failed."""
-
-_logger = logging.getLogger("tokenflight")
 
 
 def lapse_clock() -> float:
@@ -79,9 +78,8 @@ class LapsingLease(Lease):
                     still_ours = await extend()
                 if not still_ours:
                     self._held_until = 0.0
-                    _logger.warning(
-                        "the lease on user %r at %s lapsed while it was held", self.key.user_id, self.key.provider
-                    )
+                    lapsed = "the lease on user %r at %s lapsed while it was held"
+                    log(logging.WARNING, lapsed, self.key.user_id, self.key.provider)
                     return
                 self._held_until = asked_at + self.duration
                 pause = self.duration / EXTENSIONS_PER_DURATION
