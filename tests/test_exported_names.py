@@ -32,3 +32,12 @@ def test_importing_the_library_loads_nothing_that_an_extra_brings() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     extras = {"uvicorn", "cyclopts", "pytest", "cryptography", "redis", "sqlalchemy", "asyncpg", "aiosqlite"}
     assert extras.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize(("module", "extra"), [("redis", "redis"), ("sql", "sql"), ("encryption", "crypto")])
+def test_a_missing_extra_is_named(module: str, extra: str) -> None:
+    library = {"redis": "redis", "sql": "sqlalchemy", "crypto": "cryptography"}[extra]
+    program = f"import sys; sys.modules['{library}'] = None; import tokenflight.stores.{module}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.rstrip().endswith(f"install tokenflight[{extra}]")

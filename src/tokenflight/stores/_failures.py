@@ -25,7 +25,12 @@ def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
 
 def foreign_version(key: TokenKey) -> StoreCorrupted:
     """A version is stored beside the record, and it is another one's."""
-    return unreadable(key, StoreCorrupted("the version beside it is not its own"))
+    return unreadable(key, StoreCorrupted("it and the version beside it do not belong together"))
+
+
+def missing_extra(module: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The library that `module` stands on is not installed."""
+    return ModuleNotFoundError(f"{module} needs {error.name}: install tokenflight[{extra}]", name=error.name)
 
 
 def wrong_event_loop(given: str) -> ConfigurationError:

@@ -13,14 +13,18 @@ from collections.abc import AsyncGenerator, Sequence
 from hashlib import blake2b
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.cmac import CMAC
+from tokenflight.stores import _failures
+
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.cmac import CMAC
+except ModuleNotFoundError as exc:
+    raise _failures.missing_extra(__name__, "crypto", exc) from exc
 
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError
-from tokenflight.stores import _failures
 from tokenflight.stores.base import StoredTokens, TokenStore
 from tokenflight.stores.codec import (
     SEALED,

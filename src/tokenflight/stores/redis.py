@@ -9,11 +9,16 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from redis.asyncio import Redis, RedisCluster
+from tokenflight.stores import _failures
+
+try:
+    from redis.asyncio import Redis, RedisCluster
+except ModuleNotFoundError as exc:
+    raise _failures.missing_extra(__name__, "redis", exc) from exc
 
 from tokenflight._checks import checked_seconds, require_kind, require_text
+from tokenflight._log import log
 from tokenflight.errors import ConfigurationError, StoreError
-from tokenflight.stores import _failures
 from tokenflight.stores._lapsing import LapsingLease, lapse_clock
 from tokenflight.stores._redis_session import POLL_SECONDS, Command, Script, Session, as_client, open_client
 from tokenflight.stores._settling import settle
@@ -21,10 +26,10 @@ from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
 from tokenflight.tokens import TokenKey, TokenSet
 
+__all__ = ["RedisTokenStore"]
+
 MAX_MILLISECONDS: Final = 100 * 365 * 86_400_000
 """Redis takes no more than fit its clock."""
-
-_logger = logging.getLogger("tokenflight")
 
 # For a cluster, whose client may send a plain read to a replica, which lags behind.
 LOAD: Final = Script("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
@@ -226,9 +231,8 @@ class RedisTokenStore(TokenStore):
             lost = "a lease, and with it the right of one process alone to renew a user's tokens"
         else:
             lost = "a user's tokens, who then has to log in again, or the lease on them"
-        _logger.warning(
-            "Redis has the maxmemory-policy %s: short of memory, it may drop %s. Set it to noeviction.", policy, lost
-        )
+        advice = "Redis has the maxmemory-policy %s: short of memory, it may drop %s. Set it to noeviction."
+        log(logging.WARNING, advice, policy, lost)
 
     def _record_name(self, key: TokenKey) -> str:
         return self._name(key, "tokens")

@@ -11,9 +11,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from typing import Final
 
-from sqlalchemy import URL, MetaData, Table
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.schema import CreateTable
+from tokenflight.stores import _failures
+
+try:
+    from sqlalchemy import URL, MetaData, Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.schema import CreateTable
+except ModuleNotFoundError as exc:
+    raise _failures.missing_extra(__name__, "sql", exc) from exc
 
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import (
@@ -21,7 +26,6 @@ from tokenflight.errors import (
     StoreError,
     StoreUnavailable,
 )
-from tokenflight.stores import _failures
 from tokenflight.stores._lapsing import LapsingLease, lapse_clock
 from tokenflight.stores._settling import outcome_of
 from tokenflight.stores._sql_database import (
