@@ -5,6 +5,7 @@ import dataclasses
 import math
 import pickle
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -376,3 +377,11 @@ def test_a_token_set_with_extra_members_survives_copies_and_pickles(members: dic
     for again in (copy.copy(tokens), copy.deepcopy(tokens), pickle.loads(pickle.dumps(tokens))):
         assert again == tokens
         assert dataclasses.asdict(again)["extra"] == members
+
+
+@pytest.mark.parametrize(
+    "extra", [{"granted": datetime.now(UTC)}, {"by": {7: "number"}}, {"raw": [b"bytes"]}, {"deep": nested(60)}]
+)
+def test_further_members_that_no_store_could_write_and_read_are_refused(extra: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="extra"):
+        TokenSet("access", extra=extra)

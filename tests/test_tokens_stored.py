@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -105,8 +106,13 @@ NINE_O_CLOCK = ["2027-01-15T09:00:00Z", "2027-01-15T09:00:00+00:00", "2027-01-15
 NINE_O_CLOCK += ["2027-01-15 09:00:00.000000", " 2027-01-15T09:00:00Z ", "20270115T090000Z"]
 
 
-@pytest.mark.parametrize("expires_at", [NOW + 3600, NOW + HOUR, str(NOW + 3600), str(NOW + HOUR), *NINE_O_CLOCK])
-def test_system_d_an_expiry_as_number_numeric_string_or_iso_8601_is_read(expires_at: object) -> None:
+AT_NINE = [datetime(2027, 1, 15, 9), datetime(2027, 1, 15, 9, tzinfo=UTC)]  # noqa: DTZ001 - as some databases give it
+
+
+@pytest.mark.parametrize(
+    "expires_at", [NOW + 3600, NOW + HOUR, str(NOW + 3600), str(NOW + HOUR), *NINE_O_CLOCK, *AT_NINE]
+)
+def test_system_d_an_expiry_as_number_numeric_string_iso_8601_or_datetime_is_read(expires_at: object) -> None:
     tokens = TokenSet.from_dict({"access_token": "at", "refresh_token": "rt", "expires_at": expires_at})
 
     assert tokens == TokenSet("at", refresh_token="rt", expires_at=NOW + HOUR)

@@ -15,7 +15,6 @@ FORMAT_VERSION: Final = 1
 MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
 """A longer lifetime than this is a provider's way of saying "unknown"."""
 
-
 MAX_NESTING: Final = 50
 """Levels of objects and arrays in a reply or a stored token set."""
 
@@ -29,9 +28,8 @@ class _Secret(str):
         return "'***'"
 
     def __getitem__(self, index: SupportsIndex | slice) -> "_Secret":
-        return _Secret(
-            super().__getitem__(index)
-        )  # a part is shown by those who cut long strings before they show them
+        # A part too: tools cut long strings before they show them.
+        return _Secret(super().__getitem__(index))
 
 
 class _ReadOnlyDict(dict[str, object]):
@@ -90,6 +88,10 @@ class TokenSet:
             raise ConfigurationError("token_type must be a non-empty string")
         if not isinstance(self.extra, Mapping):
             raise ConfigurationError(f"extra must be a mapping, not {type(self.extra).__name__}")
+        if self.extra and (_is_nested_too_deeply(self.extra) or not _is_json(self.extra)):
+            raise ConfigurationError(
+                f"extra must be JSON, nested {MAX_NESTING} levels deep at most: stores write it so"
+            )
         for name in ("refresh_token", "scope", "id_token"):
             if not isinstance(value := getattr(self, name), str | None):
                 raise ConfigurationError(f"{name} must be a string or None, not {type(value).__name__}")
@@ -150,7 +152,7 @@ class TokenSet:
             expires_at=expires_at,
             refresh_token=_member(response, "refresh_token", required=False),
             scope=_scope(response.get("scope")),
-            id_token=value if isinstance(value := response.get("id_token"), str) and value else None,
+            id_token=_text(response.get("id_token")),
             issued_at=issued_at,
             extra={str(key): value for key, value in response.items() if key not in _RESPONSE_MEMBERS},
         )
@@ -173,9 +175,9 @@ class TokenSet:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote, or one of the older shapes other programs leave behind.
 
-        Those are: ``expires_at`` as a number, a numeric string or ISO 8601; ``expires_in`` beside ``issued_at``,
-        ``obtained_at``, ``created_at`` or ``saved_at`` (without one of them: already expired); camelCase names;
-        ``token_expires_at``; Google's ``token`` and ``expiry``. A malformed expiry reads as unknown.
+        Those are: ``expires_at`` as a number, a numeric string, ISO 8601 or a `datetime`; ``expires_in`` beside
+        ``issued_at``, ``obtained_at``, ``created_at`` or ``saved_at`` (without one of them: already expired);
+        camelCase names; ``token_expires_at``; Google's ``token`` and ``expiry``. A malformed expiry reads as unknown.
 
         Raises `StoreCorrupted` if there is no access token, or if a later version of the library wrote it.
         """
@@ -202,11 +204,11 @@ class TokenSet:
             raise StoreCorrupted("the stored token set is nested too deeply")
         return cls(
             access_token=access_token,
-            token_type=value if isinstance(value := fields.get("token_type"), str) and value else "Bearer",
+            token_type=_text(fields.get("token_type")) or "Bearer",
             expires_at=expires_at,
-            refresh_token=value if isinstance(value := fields.get("refresh_token"), str) and value else None,
+            refresh_token=_text(fields.get("refresh_token")),
             scope=_scope(fields.get("scope")),
-            id_token=value if isinstance(value := fields.get("id_token"), str) and value else None,
+            id_token=_text(fields.get("id_token")),
             issued_at=issued_at,
             extra={str(key): value for key, value in extra.items()} if isinstance(extra, Mapping) else {},
         )
@@ -293,6 +295,11 @@ def _strings_as(kind: Callable[[str], str], value: Any) -> Any:
             return value
 
 
+def _text(value: object) -> str | None:
+    """`value` if it is a string with something in it."""
+    return value if isinstance(value, str) and value else None
+
+
 def _member(response: Mapping[str, Any], name: str, *, required: bool = True) -> str | None:
     """A token in a reply: visible ASCII (RFC 6749 Appendix A), so that it can't break out of a header."""
     value = response.get(name)
@@ -324,15 +331,15 @@ def _seconds(value: object) -> float | None:
 
 
 def _timestamp(value: object) -> float | None:
-    """POSIX seconds from a number, a numeric string or ISO 8601 (UTC where it names no zone), or None."""
+    """POSIX seconds from a number, a numeric string, ISO 8601 or a datetime (UTC where it has no zone), or None."""
     seconds = _seconds(value)
-    if seconds is None and isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value.strip())
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError):
-            return None
-    return seconds
+    if seconds is not None or not isinstance(value, str | datetime):
+        return seconds
+    try:
+        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _plausible(expires_at: float | None, issued_at: float) -> float | None:
@@ -353,6 +360,16 @@ def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None
     else:
         expires_at = 0.0 if issued_at is None else issued_at + lifetime
     return issued_at, _seconds(expires_at)  # a sum of two large numbers may be infinite
+
+
+def _is_json(value: object) -> bool:
+    match value:
+        case Mapping():
+            return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+        case list() | tuple():
+            return all(map(_is_json, value))
+        case _:
+            return value is None or isinstance(value, str | int | float)
 
 
 def _is_nested_too_deeply(value: object, levels: int = MAX_NESTING) -> bool:
