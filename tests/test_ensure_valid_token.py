@@ -2,12 +2,15 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import time_machine
 
 from support import login
 from tokenflight import (
+    ClientSecretBasic,
+    ConfigurationError,
     OIDCProvider,
     ProviderUnavailable,
     ReauthenticationRequired,
@@ -18,7 +21,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight.testing import FakeProvider, ServerError
+from tokenflight.testing import FakeProvider, RateLimited, ServerError
 
 
 @pytest.fixture(autouse=True)
@@ -199,3 +202,52 @@ async def test_what_a_renewal_made_outlives_the_caller_that_asked_for_it(
     record = await store.load(TokenKey(provider.name, "alice"))
     assert record is not None
     assert record.tokens.refresh_token == fake.current_refresh_token("alice")
+
+
+async def test_processes_take_turns_at_a_provider_that_does_not_rotate_without_going_back_to_an_older_set(
+    clock: time_machine.Traveller,
+) -> None:
+    fake = FakeProvider(rotate=False)
+    async with fake.client() as http:
+        provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+        async with TokenRefresher(provider) as one, TokenRefresher(provider) as other:
+            row = TokenSet.from_response(fake.login("alice"))
+            for refresher in (one, other):
+                clock.shift(3500)
+                row = (await refresher.ensure_valid_token("alice", row)).tokens
+            for refresher in (one, other):
+                clock.shift(60)
+                assert await refresher.ensure_valid_token("alice", row) == TokenResult(row, should_update=False)
+    assert fake.refreshes() == 2
+
+
+async def test_during_the_providers_pause_nobody_is_given_an_older_set_than_their_own(
+    fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
+) -> None:
+    async with TokenRefresher(provider) as here, TokenRefresher(provider) as elsewhere:
+        fake.lifetime = 7200
+        row = TokenSet.from_response(fake.login("alice"))
+        clock.shift(6900)
+        row = (await here.ensure_valid_token("alice", row)).tokens
+        fake.lifetime = 600
+        clock.shift(10)
+        row = (await elsewhere.ensure_valid_token("alice", row)).tokens
+        await elsewhere.save_tokens("alice", row)
+        row = await elsewhere.refresh_token("alice")
+        clock.shift(500)
+        fake.fail(RateLimited(retry_after=120), times=1)
+        await here.save_tokens("bob", login(fake, "bob", life_left=-1))
+        with pytest.raises(ProviderUnavailable):
+            await here.get_valid_token("bob")
+        assert await here.ensure_valid_token("alice", row) == TokenResult(row, should_update=False)
+
+
+@pytest.mark.parametrize("user_id", ["", 7, None])
+async def test_a_user_id_that_is_none_is_refused_before_it_does_harm(
+    fake: FakeProvider, refresher: TokenRefresher, user_id: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="user_id"):
+        await refresher.ensure_valid_token(user_id, login(fake, "alice"))
+    with pytest.raises(ConfigurationError, match="user_id"):
+        await refresher.get_valid_token(user_id, rejected="token")
+    assert not refresher._memory._rejected

@@ -29,4 +29,5 @@ def require_count(name: str, value: object) -> None:
 def require_text(name: str, value: object) -> None:
     """Raise `ConfigurationError`, which names the argument, unless `value` is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__}")
+        given = "an empty one" if value == "" else f"a {type(value).__name__}"
+        raise ConfigurationError(f"{name} must be a non-empty string, not {given}")

@@ -144,6 +144,7 @@ class TokenRefresher:
         holds a spent refresh token gets its successor, not a second renewal; after a logout it must hold none, as the
         successor is gone. Raises as `get_valid_token` does.
         """
+        require_text("user_id", user_id)
         require_kind("tokens", tokens, TokenSet)
         copy = self._decide.known(user_id)
         known = copy is not None and copy.supersedes(tokens)
@@ -157,6 +158,7 @@ class TokenRefresher:
     async def refresh_token(self, user_id: str) -> TokenSet:
         """Renew the token set of `user_id` now, whatever its expiry, or join the renewal under way.
 
+        One that another process has made since the store was read last, up to `cache_ttl` seconds ago, will do too.
         Raises as `get_valid_token` does, also where the present token is still valid.
         """
         return await self._obtain(user_id, Need(renewal=True))
@@ -289,7 +291,9 @@ class TokenRefresher:
         self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
     ) -> TokenSet:
         """A failed renewal is no outage for this caller while the old token is really valid."""
-        tokens = need.offered if record is None else record.tokens
+        tokens = need.offered
+        if record is not None and self._decide.covers_offer(user_id, record.tokens, need):
+            tokens = record.tokens
         may_serve = not need.renewal and error.code != "no_tokens"  # after a logout, not even what the caller offers
         if may_serve and tokens is not None and self._decide.is_servable(user_id, tokens):
             return tokens
@@ -336,7 +340,7 @@ class TokenRefresher:
             record = course.found(await self._records.load(course.key))
         if record is None:
             return None
-        # Who asks for a renewal wants one from now on; for others, one since the copy was made will do.
+        # Who asks for a renewal wants one from this reading on; for others, one since the copy was made will do.
         before = record.tokens if copy is None or course.need.renewal else copy.tokens
         course.set_out_from = course.need.instead_of or before
         if self._decide.fits(course, record):
@@ -429,7 +433,9 @@ class TokenRefresher:
     async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
         """Store what the provider returned. Where that fails, it is served all the same and kept until it is stored."""
         key, tokens = course.key, renewal.tokens
-        course.spent = None if renewal.before is None else renewal.before.tokens.refresh_token
+        before = None if renewal.before is None else renewal.before.tokens.refresh_token
+        rotated = tokens.refresh_token != before
+        course.spent = before if rotated else None
         try:
             record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
         except TokenflightError as exc:
@@ -442,7 +448,6 @@ class TokenRefresher:
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
         else:
-            rotated = tokens.refresh_token != course.spent
             event = course.event(TokenRenewed, rotated=rotated, expires_at=tokens.expires_at)
         self._cool_downs.clear(key.user_id)
         self._memory.vouch(key.user_id, tokens)
@@ -472,6 +477,14 @@ class TokenRefresher:
         return Landing(record, error, event=event)
 
     # Small parts.
+
+    def _announce(self, event: TokenEvent) -> None:
+        """Tell of `event`. What `on_event` starts is no part of the flight that the event is about."""
+        flying = _flying.set(())
+        try:
+            announce(event, self._on_event)
+        finally:
+            _flying.reset(flying)
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""
