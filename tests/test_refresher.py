@@ -1,6 +1,7 @@
 """What a refresher hands out, keeps, and says."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import httpx
@@ -594,3 +595,39 @@ class TestReplies:
             assert stored is not None
             assert stored.refresh_token == fake.current_refresh_token("alice")
         assert fake.reuses() == 0
+
+
+async def test_s11_the_current_token_stays_rejected_however_many_older_ones_are_rejected_after_it(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    older = []
+    for _ in range(5):
+        older.append((await refresher.get_valid_token("alice")).access_token)
+        await refresher.refresh_token("alice")
+    current = (await refresher.get_valid_token("alice")).access_token
+    fake.fail(ServerError())
+    for rejected in (current, *older):
+        with pytest.raises(ProviderUnavailable):
+            await refresher.get_valid_token("alice", rejected=rejected)
+
+
+async def test_t4_a_cancellation_inside_somebodys_provider_is_a_failure_like_any_other() -> None:
+    class Cancelling:
+        name = "idp"
+        asked = 0
+
+        async def renew(self, _user_id: str, _tokens: TokenSet | None) -> TokenSet:
+            self.asked += 1
+            inner = asyncio.ensure_future(asyncio.sleep(10))
+            await asyncio.sleep(0)
+            inner.cancel()
+            await inner
+            raise AssertionError
+
+    provider = Cancelling()
+    due = TokenSet("access", refresh_token="refresh", expires_at=time.time() + 200, issued_at=time.time() - 3400)
+    async with TokenRefresher(provider) as refresher:
+        await refresher.save_tokens("alice", due)
+        assert [await refresher.get_valid_token("alice") for _ in range(3)] == [due] * 3
+    assert provider.asked == 1

@@ -102,7 +102,7 @@ def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     )
 
 
-def in_the_tree(exc: Exception, key: TokenKey) -> TokenflightError:
+def in_the_tree(exc: BaseException, key: TokenKey) -> TokenflightError:
     """`exc` itself, or what stands for an exception that somebody's own provider let through."""
     if isinstance(exc, TokenflightError):
         return exc

@@ -86,8 +86,11 @@ class Memory:
             self.copies[user_id] = replace(copy, fast_until=-math.inf)
         rejected = self._rejected.pop(user_id, ())
         if access_token not in rejected:
-            rejected = (*rejected, access_token)[-MAX_REJECTED_PER_USER:]
-        self._rejected[user_id] = rejected
+            rejected = (*rejected, access_token)
+        latest = rejected[-MAX_REJECTED_PER_USER:]
+        if copy is not None and copy.tokens.access_token in rejected[:-MAX_REJECTED_PER_USER]:
+            latest = (copy.tokens.access_token, *latest)  # the one that could be handed out again is never forgotten
+        self._rejected[user_id] = latest
         if len(self._rejected) > MAX_REJECTED_USERS:
             del self._rejected[next(iter(self._rejected))]
 
@@ -98,5 +101,6 @@ class Memory:
     def vouch(self, user_id: str, tokens: TokenSet) -> None:
         """Forget a rejection of the access token in `tokens`: the provider has just issued it, perhaps once more."""
         if self.is_rejected(user_id, tokens):
-            others = tuple(token for token in self._rejected[user_id] if token != tokens.access_token)
-            self._rejected[user_id] = others
+            others = tuple(token for token in self._rejected.pop(user_id) if token != tokens.access_token)
+            if others:
+                self._rejected[user_id] = others

@@ -412,7 +412,7 @@ def test_r6_whatever_arrives_is_a_token_set_or_an_error_of_the_tree(
 
 
 @pytest.mark.parametrize("client", [ClientSecretBasic("app", "s3 cr&t+"), ClientSecretPost("app", "s3 cr&t+")])
-@pytest.mark.parametrize("echoed", ["s3 cr&t+", "s3+cr%26t%2B", "s3%20cr%26t%2B"])
+@pytest.mark.parametrize("echoed", ["s3 cr&t+", "s3+cr%26t%2B", "s3%20cr%26t%2B", "s3+cr%26t%2b"])
 def test_l1_a_client_secret_that_the_provider_echoes_is_not_shown(client: ClientAuthentication, echoed: str) -> None:
     request = build_refresh_request(ENDPOINT, REFRESH_TOKEN, client)
     answer = reply({"error": "invalid_client", "error_description": f"wrong secret {echoed}!"}, 401)

@@ -205,7 +205,7 @@ async def test_closing_leaves_a_given_http_client_open_and_the_provider_usable(
         *(("name", value) for value in ("", 5, b"idp")),
         *(("scope", value) for value in (5, ["openid"], b"openid", "")),
         *(("http_client", value) for value in (httpx.Client(), "client", httpx.AsyncClient)),
-        *(("timeout", value) for value in (None, 0, -1, float("nan"), float("inf"), True, "30", 10**400)),
+        *(("timeout", value) for value in (None, 0, -1, float("nan"), float("inf"), True, "30", 60.5, 10**400)),
     ],
     ids=lambda value: f"{type(value).__name__} {str(value)[:20]}",
 )

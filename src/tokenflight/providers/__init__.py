@@ -1,6 +1,6 @@
 """Providers: what can renew a token set."""
 
-from tokenflight.providers.base import Provider
+from tokenflight.providers.base import Closeable, IssuerBound, Provider
 from tokenflight.providers.client_auth import (
     ClientAuthentication,
     ClientSecretBasic,
@@ -14,6 +14,8 @@ __all__ = [
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",
+    "Closeable",
+    "IssuerBound",
     "OAuth2Provider",
     "OIDCProvider",
     "Provider",

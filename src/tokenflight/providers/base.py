@@ -1,5 +1,6 @@
 """The contract of a provider: what can renew a token set."""
 
+import asyncio
 from typing import Protocol, runtime_checkable
 
 from tokenflight import _failures
@@ -9,7 +10,9 @@ from tokenflight.tokens import TokenKey, TokenSet
 class Provider(Protocol):
     """What can renew a token set: an authorization server plus this app's credentials there.
 
-    `name` is the provider's half of every `TokenKey`, so it stays the same for as long as records are kept.
+    `name` is the provider's half of every `TokenKey`, so it stays the same for as long as records are kept. With a
+    property `issuer`, its records are sent to no other one (`IssuerBound`); with `aclose`, it is closed with the
+    refresher (`Closeable`).
     """
 
     @property
@@ -30,6 +33,11 @@ async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> Tok
     """Let `provider` renew `tokens`, and keep what a provider of somebody else's does wrong inside the error tree."""
     try:
         renewed = await provider.renew(key.user_id, tokens)
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _failures.in_the_tree(exc, key)  # noqa: B904 - something that it waited for was cancelled, not the flight
     except Exception as exc:  # noqa: BLE001 - it may raise anything
         raise _failures.in_the_tree(exc, key)  # noqa: B904 - the cause is set
     if not isinstance(renewed, TokenSet):

@@ -42,6 +42,7 @@ _LOGIN_AGAIN: Final = frozenset(
 )
 _TRY_LATER: Final = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 _PUBLIC_PARAMETERS: Final = frozenset({"grant_type", "client_id", "scope"})
+_PERCENT: Final = re.compile("%..")
 _BUSY_STATUSES: Final = frozenset({408, 425, 429})
 
 
@@ -278,8 +279,12 @@ def _words(value: object, secrets: Collection[str] = ()) -> str:
     for secret in secrets:
         data = secret.encode("utf-8", "surrogatepass")
         for written in {secret, quote(data), quote(data, safe=""), quote_plus(data)}:
-            value = value.replace(written, "***")
+            value = value.replace(written, "***").replace(_PERCENT.sub(_lower_case, written), "***")
     return re.sub(r"[^ -~]+", " ", value[:MAX_ERROR_TEXT_LENGTH]).strip()
+
+
+def _lower_case(found: re.Match[str]) -> str:
+    return found[0].lower()
 
 
 def _retry_after(reply: Reply) -> float | None:

@@ -12,7 +12,8 @@ from tokenflight.providers.http import ProviderClient
 from tokenflight.providers.messages import build_refresh_request, origin_of, parse_token_reply, require_secure_url
 from tokenflight.tokens import TokenSet
 
-MAX_TIMEOUT_SECONDS: Final = 3600.0
+MAX_TIMEOUT_SECONDS: Final = 60.0
+"""A flight gives a renewal two minutes: discovery and the token request have to fit in."""
 
 
 class OAuth2Provider:
@@ -20,7 +21,7 @@ class OAuth2Provider:
 
     `name` is the provider's half of every record's key. `scope` asks for a narrower scope than the one granted.
     `http_client` is used but never closed; without one, the provider opens its own and `aclose` closes it.
-    `timeout` is in seconds, for one whole exchange.
+    `timeout` is in seconds, at most 60, for one whole exchange.
     """
 
     def __init__(
