@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tokenflight import (
+    ConfigurationError,
     FileTokenStore,
     StoreConflict,
     StoreCorrupted,
@@ -365,3 +366,15 @@ async def test_keys_come_in_batches_and_none_is_lost(store: FileTokenStore, monk
     async for key in store.keys("a"):
         await store.delete(key)
     assert {key.provider for key in await keys_of(store)} == {"b"}
+
+
+@pytest.mark.parametrize("directory", ["", "~nobody-of-this-name/tokens"])
+def test_a_directory_that_can_not_be_meant_is_refused(directory: str) -> None:
+    with pytest.raises(ConfigurationError, match="directory"):
+        FileTokenStore(directory)
+
+
+def test_without_a_home_directory_its_abbreviation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does where there is none
+    with pytest.raises(ConfigurationError, match="home"):
+        FileTokenStore("~/.local/state/myapp")

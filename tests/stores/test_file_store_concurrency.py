@@ -3,9 +3,14 @@
 # ruff: noqa: ASYNC240
 
 import asyncio
+import gc
 import os
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +18,8 @@ from tokenflight import (
     FileTokenStore,
     LeaseTimeout,
     StoreConflict,
+    StoreCorrupted,
+    StoredTokens,
     StoreUnavailable,
     TokenKey,
     TokenSet,
@@ -20,6 +27,7 @@ from tokenflight import (
 )
 from tokenflight.stores import file as file_store
 from tokenflight.stores import private_files
+from tokenflight.stores.codec import JSONCodec
 
 KEY = TokenKey("idp", "alice")
 TOKENS = TokenSet("access", expires_at=1_800_000_000, refresh_token="refresh", extra={"x": [1, "€"]})
@@ -200,3 +208,59 @@ async def test_closing_ends_the_stores_threads(store: FileTokenStore) -> None:
     for thread in mine:
         await asyncio.to_thread(thread.join, 5)
     assert not any(thread.is_alive() for thread in mine)
+
+
+def test_an_event_loop_can_close_the_store_while_another_uses_it(directory: Path) -> None:
+    store = FileTokenStore(directory)
+    end = time.monotonic() + 0.5
+    interval = sys.getswitchinterval()
+
+    async def use() -> int:
+        loads = 0
+        while time.monotonic() < end:
+            await store.load(KEY)
+            loads += 1
+        return loads
+
+    async def close() -> int:
+        while time.monotonic() < end:
+            await store.load(KEY)
+            await store.aclose()
+        return 1
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor() as threads:
+            running = [threads.submit(asyncio.run, part()) for part in (use, close)]
+            assert all(part.result() for part in running)
+    finally:
+        sys.setswitchinterval(interval)
+    asyncio.run(store.aclose())
+
+
+async def test_a_read_that_was_given_up_and_then_fails_is_not_reported_as_never_retrieved(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    monkeypatch.setattr("tokenflight.stores._settling.SETTLING_SECONDS", 0.01)
+    go_on = threading.Event()
+
+    class Slow(JSONCodec):
+        def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
+            go_on.wait(10)
+            raise StoreCorrupted("damaged")
+
+    store = FileTokenStore(directory, codec=Slow())
+    await store.save(KEY, TokenSet("access"))
+    loading = asyncio.create_task(store.load(KEY))
+    await asyncio.sleep(0.05)
+    loading.cancel()
+    await asyncio.wait([loading])
+    go_on.set()
+    await asyncio.sleep(0.05)
+    del loading
+    gc.collect()
+    await asyncio.sleep(0)
+    assert reported == []
+    await store.aclose()

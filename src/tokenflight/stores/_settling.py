@@ -14,9 +14,8 @@ async def settle(work: asyncio.Future[Any]) -> None:
 
     Left to itself at once, it could undo what the caller does next.
     """
+    work.add_done_callback(_retrieve)
     await asyncio.wait([work], timeout=SETTLING_SECONDS)
-    if work.done() and not work.cancelled():
-        work.exception()  # nobody waits for it any more; it is not asyncio's to log
 
 
 async def outcome_of(work: asyncio.Future[T]) -> T:
@@ -26,3 +25,8 @@ async def outcome_of(work: asyncio.Future[T]) -> T:
     except asyncio.CancelledError:
         await settle(work)
         raise
+
+
+def _retrieve(work: asyncio.Future[Any]) -> None:
+    if not work.cancelled():
+        work.exception()  # nobody waits for it any more; it is not asyncio's to log

@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from tokenflight.errors import StoreError, StoreUnavailable
+from tokenflight._checks import require_kind
+from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures, private_files
 from tokenflight.stores._settling import settle
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
@@ -48,10 +50,17 @@ class FileTokenStore(TokenStore):
 
     def __init__(self, directory: str | os.PathLike[str], *, codec: RecordCodec = JSONCodec()) -> None:  # noqa: B008 - it has no state
         self._codec = codec
-        self._directory = os.path.realpath(os.path.expanduser(directory))
+        require_kind("directory", directory, str | os.PathLike)
+        expanded = os.path.expanduser(directory)
+        if not expanded or expanded.startswith("~"):
+            raise ConfigurationError(
+                f"directory must be a path, not {directory!r}: it is empty, or there is no home directory for its ~"
+            )
+        self._directory = os.path.realpath(expanded)
         self._first_seen: tuple[int, int] | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._process = 0
+        self._guard = threading.Lock()  # guards both, as event loops in several threads may share the store
 
     def __repr__(self) -> str:
         return f"<FileTokenStore {self._directory!r}>"
@@ -97,9 +106,10 @@ class FileTokenStore(TokenStore):
 
     async def aclose(self) -> None:
         """Let the store's threads end when what they do is done."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
+        with self._guard:
+            if self._threads is not None:
+                self._threads.shutdown(wait=False)
+                self._threads = None
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
@@ -136,11 +146,12 @@ class FileTokenStore(TokenStore):
             raise
 
     def _submit(self, work: Callable[..., T], *args: object) -> Future[T]:
-        threads = self._threads
-        if threads is None or self._process != os.getpid():  # a forked child has the pool but not its threads
-            threads = self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tokenflight-file-store")
-            self._process = os.getpid()
-        return threads.submit(self._mapping_errors, work, *args)
+        with self._guard:
+            threads = self._threads
+            if threads is None or self._process != os.getpid():  # a forked child has the pool but not its threads
+                threads = self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tokenflight-file-store")
+                self._process = os.getpid()
+            return threads.submit(self._mapping_errors, work, *args)
 
     def _mapping_errors(self, work: Callable[..., T], *args: object) -> T:
         try:
