@@ -200,7 +200,8 @@ class FakeProvider:
     def hold(self, *, endpoint: Endpoint = "token", user_id: str | None = None, after: bool = False) -> Gate:
         """Return a gate that holds requests until it is opened: before the provider acts, faults included.
 
-        With `after`, when it has acted and before it  The requests are chosen as in `fail`::
+        With `after`, it holds them when the provider has acted and before it replies. The requests are chosen as in
+        `fail`::
 
             with fake.hold() as gate:
                 caller = asyncio.create_task(refresher.refresh_token("alice"))
