@@ -53,8 +53,8 @@ def test_a_key_is_44_characters_of_text_and_no_two_are_alike() -> None:
         base64.urlsafe_b64encode(b"canary-7f3a.....").decode(),
         base64.urlsafe_b64encode(b"canary-7f3a" * 3).decode(),
         f"{CANARY}{'!' * 33}",
-        new_key()[:-1],
-        f"{new_key()}\n",
+        pytest.param(new_key()[:-1], id="a character short"),
+        pytest.param(f"{new_key()}\n", id="a line"),
         None,
     ],
 )
