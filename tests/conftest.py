@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
 import time_machine
 
+from distribution import Distribution
 from support import NOW
 from tally import Tally
 from tokenflight import (
@@ -43,6 +44,23 @@ _TALLY: Final = pytest.StashKey[Tally]()
 def pytest_configure(config: pytest.Config) -> None:
     """Start counting."""
     config.stash[_TALLY] = Tally()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution:
+    """Distribute the tests our way."""
+    return Distribution(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker process of pytest-xdist, hand over what it counted to the process that prints it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = session.config.stash[_TALLY].as_dicts()
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a worker process of pytest-xdist has counted. One that crashed has handed over nothing."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[_TALLY].add_all(output.get("tally", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,7 +1,7 @@
 """What the storms count, as the table at the end of a long run."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 
@@ -36,6 +36,15 @@ class Tally:
     def add(self, storm: str, counts: Counts) -> None:
         """Add `counts` to what `storm` has counted so far."""
         self._by_storm[storm] = _sum([self._by_storm.get(storm, Counts()), counts])
+
+    def add_all(self, counts_by_storm: Mapping[str, Mapping[str, int]]) -> None:
+        """Add what another tally has counted, as its `as_dicts` gives it."""
+        for storm, counts in counts_by_storm.items():
+            self.add(storm, Counts(**counts))
+
+    def as_dicts(self) -> dict[str, dict[str, int]]:
+        """The counts so far in plain types, which can be sent to another process."""
+        return {storm: asdict(counts) for storm, counts in self._by_storm.items()}
 
     def lines(self) -> Iterator[str]:
         """The table, a storm a line, with a total."""
