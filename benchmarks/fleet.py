@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from benchmarks.comparison import Effort
+from benchmarks.comparison import FULL, Effort
 from benchmarks.fleet_simulation import (
     CALL_SECONDS,
     LIFETIME_SECONDS,
@@ -103,16 +103,17 @@ def _row(scene: _Scene, minutes: Sequence[int], scale: float) -> tuple[list[Cell
 
 
 def _outages(effort: Effort, mean_rate: float) -> Table:
-    policy, pods = RefreshPolicy(), max(1, effort.share_of(PODS_IN_OUTAGE))
+    policy = RefreshPolicy()
+    pods, users = (PODS_IN_OUTAGE, USERS // PODS) if effort is FULL else (1, LEAST_USERS)
     end = OUTAGE_START + OUTAGE_SECONDS
     rows: list[list[Cell]] = []
     for name, failure_seconds in (("fails after 0.2 s", 0.2), ("says nothing until the timeout of 30 s", 30.0)):
         tally, outage = Tally(), Outage(OUTAGE_START, end, failure_seconds)
         for number in range(pods):
-            names = [user_id(each) for each in range(number * USERS // PODS, (number + 1) * USERS // PODS)]
+            names = [user_id(each) for each in range(number * users, (number + 1) * users)]
             held = token_sets(names, policy, at=OUTAGE_START - WARM_UP_SECONDS)
             Pod(held, policy, outage, tally, seed=number).run(end + AFTERMATH_SECONDS)
-        scale = PODS / pods
+        scale = USERS / (pods * users)
         during = sum(tally.per_second(OUTAGE_START, end)) * scale / OUTAGE_SECONDS
         after = max(tally.per_second(end, end + HOUR_SECONDS / 2)) * scale
         next_wave = max(tally.per_minute(end + HOUR_SECONDS / 2, end + AFTERMATH_SECONDS)) * scale / 60

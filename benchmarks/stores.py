@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Final, cast
 
-from benchmarks.comparison import Comparison, Effort, Rival, Spread, compare
+from benchmarks.comparison import FULL, Comparison, Effort, Rival, Spread, compare
 from benchmarks.rates import as_rates, least_share
 from benchmarks.report import Cell, Table
 from benchmarks.store_subjects import KEY, Subject, Work
@@ -20,6 +20,8 @@ MAX_ROUNDS: Final = 15
 HAND_OVERS: Final = 20
 HOLDING_SECONDS: Final = (0.5, 0.8)
 """For how long the lease is held: until those who poll do it as seldom as they ever do."""
+
+QUICK_HOLDING_SECONDS: Final = (0.05, 0.1)
 
 SUBJECTS: Final = (
     ("benchmarks.store_subjects", "memory"),
@@ -33,6 +35,7 @@ SUBJECTS: Final = (
 
 async def stores(effort: Effort) -> list[Table]:
     """Compare each store with the bare calls, one after the other; then time how leases change hands."""
+    holding_seconds = HOLDING_SECONDS if effort is FULL else QUICK_HOLDING_SECONDS
     effort = replace(effort, rounds=min(effort.rounds, MAX_ROUNDS))
     tables: list[Table] = []
     hand_overs: list[list[Cell]] = []
@@ -41,7 +44,9 @@ async def stores(effort: Effort) -> list[Table]:
         try:
             async with _opened(module, name) as subject:
                 tables.append(await _table(subject, effort))
-                hand_overs.append(await _hand_over_row(subject, rounds=max(2, effort.share_of(HAND_OVERS))))
+                hand_overs.append(
+                    await _hand_over_row(subject, holding_seconds, rounds=max(2, effort.share_of(HAND_OVERS)))
+                )
         except ImportError as exc:
             absent.append(f"Not measured, for want of {exc.name}: {name}.")
     hand_over = Table(
@@ -94,8 +99,11 @@ def _repeating(name: str, work: Work) -> Rival:
     return Rival(name, run)
 
 
-async def _hand_over_row(subject: Subject, *, rounds: int) -> list[Cell]:
-    milliseconds = [await _hand_over_seconds(subject.store, subject.other) * 1e3 for _ in range(rounds)]
+async def _hand_over_row(subject: Subject, holding_seconds: tuple[float, float], *, rounds: int) -> list[Cell]:
+    milliseconds = [
+        await _hand_over_seconds(subject.store, subject.other, random.uniform(*holding_seconds)) * 1e3
+        for _ in range(rounds)
+    ]
     spread = Spread.of(milliseconds)
     return [
         subject.name,
@@ -105,7 +113,7 @@ async def _hand_over_row(subject: Subject, *, rounds: int) -> list[Cell]:
     ]
 
 
-async def _hand_over_seconds(holder: TokenStore, waiter: TokenStore) -> float:
+async def _hand_over_seconds(holder: TokenStore, waiter: TokenStore, holding_seconds: float) -> float:
     """How long after its release by `holder` a lease is had by `waiter`, who has been waiting for it."""
 
     async def wait() -> float:
@@ -115,7 +123,7 @@ async def _hand_over_seconds(holder: TokenStore, waiter: TokenStore) -> float:
     async with AsyncExitStack() as held:
         await held.enter_async_context(holder.lease(KEY, timeout=0))
         waiting = asyncio.create_task(wait())
-        await asyncio.sleep(random.uniform(*HOLDING_SECONDS))
+        await asyncio.sleep(holding_seconds)
         released_at = time.perf_counter()
     return await waiting - released_at
 
