@@ -288,7 +288,7 @@ class AskedForALease(Failing):
 
 
 class TestALoginBeforeTheFlightReads:
-    """The login overtakes the flight; then the flight reads that login's record, and renews it."""
+    """The login overtakes the flight before it reads; that login's record is due too."""
 
     @pytest.fixture
     def store(self) -> AskedForALease:
@@ -323,3 +323,78 @@ class TestALoginBeforeTheFlightReads:
         with pytest.raises(ProviderUnavailable):
             await caller
         assert fake.requests() == 1
+
+
+class TestAProviderThatHangs:
+    """A renewal hangs at the provider while the user logs in or out."""
+
+    @pytest.fixture
+    async def caller(self, fake: FakeProvider, refresher: TokenRefresher) -> AsyncIterator[asyncio.Task[TokenSet]]:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        with fake.hold() as gate:
+            caller = asyncio.create_task(refresher.get_valid_token("alice"))
+            await gate.reached()
+            yield caller
+        await asyncio.gather(caller, return_exceptions=True)
+
+    async def test_s7_a_login_is_good_at_once_for_all(
+        self, fake: FakeProvider, refresher: TokenRefresher, caller: asyncio.Task[TokenSet]
+    ) -> None:
+        fresh = login(fake, "alice")
+        await refresher.save_tokens("alice", fresh)
+        async with asyncio.timeout(2):
+            assert await refresher.get_valid_token("alice") == fresh
+            assert await caller == fresh
+        assert fake.requests() == 1
+
+    async def test_s7_a_logout_is_told_at_once_to_all(
+        self, refresher: TokenRefresher, caller: asyncio.Task[TokenSet]
+    ) -> None:
+        await refresher.delete_tokens("alice")
+        async with asyncio.timeout(2):
+            for waiting in (refresher.get_valid_token("alice"), caller):
+                with pytest.raises(ReauthenticationRequired):
+                    await waiting
+
+
+async def test_a_flight_that_is_void_when_it_gets_the_lease_asks_nobody(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    store = AskedForALease()
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await store.wanted.wait()
+        fresh = login(fake, "alice")
+        await refresher.save_tokens("alice", fresh)
+        assert await caller == fresh
+        store.may_lease.set()
+    assert fake.requests() == 0
+
+
+async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    class Refusing(MemoryTokenStore):
+        refuse = asyncio.Event()
+
+        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+            if tokens.access_token == "login":
+                await self.refuse.wait()
+                raise StoreUnavailable("down")
+            return await super().save(key, tokens, issuer=issuer)
+
+    store = Refusing()
+    row = login(fake, "alice", life_left=-1)
+    async with TokenRefresher(provider, store) as refresher:
+        with fake.hold(endpoint="discovery") as gate:
+            asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+            await gate.reached()
+            saving = asyncio.create_task(refresher.save_tokens("alice", TokenSet("login")))
+            await asyncio.sleep(0)
+            store.refuse.set()
+            with pytest.raises(StoreUnavailable):
+                await saving
+        result = await asking
+    assert result.tokens.refresh_token == fake.current_refresh_token("alice")
+    assert fake.reuses() == 0

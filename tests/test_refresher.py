@@ -631,3 +631,20 @@ async def test_t4_a_cancellation_inside_somebodys_provider_is_a_failure_like_any
         await refresher.save_tokens("alice", due)
         assert [await refresher.get_valid_token("alice") for _ in range(3)] == [due] * 3
     assert provider.asked == 1
+
+
+@pytest.mark.parametrize("stored", [None, TokenSet("access", expires_at=1.0)], ids=["nobody", "no refresh token"])
+async def test_t5_a_pause_of_the_provider_does_not_hide_that_a_user_has_to_log_in(
+    fake: FakeProvider, refresher: TokenRefresher, stored: TokenSet | None
+) -> None:
+    await refresher.save_tokens("bob", login(fake, "bob", life_left=-1))
+    fake.fail(RateLimited(retry_after=3600), times=1)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("bob")
+    if stored is not None:
+        await refresher.save_tokens("alice", stored)
+        await refresher.delete_tokens("nobody")
+        refresher._memory.drop_copy("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await refresher.get_valid_token("alice")
+    assert fake.requests() == 1

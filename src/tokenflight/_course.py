@@ -51,6 +51,10 @@ class Landing:
     event: TokenEvent | None = None
 
 
+OVERTAKEN: Final = Landing(None)
+"""A login or logout came. Those who waited look again; the flight goes on without them."""
+
+
 @dataclass(slots=True)
 class Course:
     """What a flight knows on its way.

@@ -14,15 +14,15 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """Work under way.
 
-    `awaited` says that whoever comes while it lasts has to wait for it, whatever they need. `overtaken` is set when
+    `for_everybody` says that what it fetches is needed by whoever comes while it lasts. `overtaken` is set when
     something may have happened that its result does not know of, `void` when that is certain, and its result wanted by
     nobody.
     """
 
-    __slots__ = ("_outcome", "_waiters", "awaited", "overtaken", "void")
+    __slots__ = ("_outcome", "_waiters", "for_everybody", "overtaken", "void")
 
-    def __init__(self, *, awaited: bool = False) -> None:
-        self.awaited = awaited
+    def __init__(self, *, for_everybody: bool = False) -> None:
+        self.for_everybody = for_everybody
         self.overtaken = False
         self.void = False
         self._outcome: T | _Failure | None = None
@@ -54,7 +54,7 @@ class Flight(Generic[T]):
 
 
 class Flights(Generic[T]):
-    """At most one flight per key. A flight is a task of its own: its first caller is not special."""
+    """At most one flight per key that is not void. A flight is a task of its own: its first caller is not special."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight[T]] = {}
@@ -65,11 +65,11 @@ class Flights(Generic[T]):
         return self._by_key.get(key)
 
     def start(
-        self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]], *, awaited: bool = False
+        self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]], *, for_everybody: bool = False
     ) -> Flight[T]:
         """Start the flight of `key`; there must be none under way."""
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
-        flight = self._by_key[key] = Flight[T](awaited=awaited)
+        flight = self._by_key[key] = Flight[T](for_everybody=for_everybody)
         try:
             task = asyncio.get_running_loop().create_task(
                 _sharing_failure(partial(work, flight)), name=f"tokenflight {key}"
@@ -81,18 +81,26 @@ class Flights(Generic[T]):
 
         def land(task: asyncio.Task[T | _Failure]) -> None:
             self._tasks.discard(task)
-            del self._by_key[key]
-            flight.land(_cancelled() if task.cancelled() else task.result())
+            if not flight.void:
+                del self._by_key[key]
+                flight.land(_cancelled() if task.cancelled() else task.result())
 
         # A callback, not a finally: a task cancelled before its first step never enters its own code.
         task.add_done_callback(land)
         return flight
 
-    def overtake(self, key: str, *, void: bool = False) -> None:
-        """Tell the flight of `key`, if there is one, that its result may be out of date, or is `void`."""
+    def overtake(self, key: str, *, instead: T | None = None) -> None:
+        """Tell the flight of `key`, if there is one, that its result may be out of date.
+
+        With a result `instead`, it is void: those who wait get that one now, and another flight may start while this
+        one goes on to its end.
+        """
         if (flight := self._by_key.get(key)) is not None:
             flight.overtaken = True
-            flight.void |= void
+            if instead is not None:
+                flight.void = True
+                del self._by_key[key]
+                flight.land(instead)
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""

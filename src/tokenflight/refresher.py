@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from tokenflight import _failures
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
 from tokenflight._cooldown import CoolDowns
-from tokenflight._course import NOTHING_MORE, Course, Landing, Need
+from tokenflight._course import NOTHING_MORE, OVERTAKEN, Course, Landing, Need
 from tokenflight._decisions import Decisions
 from tokenflight._flight import Flight, Flights, own_copy
 from tokenflight._memory import Memory
@@ -46,7 +46,7 @@ from tokenflight.events import (
     announce,
 )
 from tokenflight.policy import RefreshPolicy
-from tokenflight.providers.base import Closeable, Provider, ask
+from tokenflight.providers.base import Closeable, Provider, ask, require_renewable
 from tokenflight.stores import Lease, StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
@@ -170,8 +170,7 @@ class TokenRefresher:
         async with self._overtaking(user_id):
             record = await self._records.save(key, tokens)
         self._memory.vouch(user_id, tokens)
-        if self._flights.get(user_id) is None:  # otherwise only the store knows who was last
-            self._memory.keep(user_id, record, _now())
+        self._memory.keep(user_id, record, _now())
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
@@ -234,24 +233,21 @@ class TokenRefresher:
             self._check_use()
             require_text("user_id", user_id)
             flight = self._flights.get(user_id)
-            if (flight is None or not flight.awaited) and (tokens := self._at_hand(user_id, need)) is not None:
+            if (flight is None or not flight.for_everybody) and (tokens := self._at_hand(user_id, need)) is not None:
                 return tokens
             joined = flight is not None
             if flight is None:
                 work = partial(self._fly, self._records.key(user_id), need)
                 # What is due for who needs nothing more is due for all who come meanwhile.
-                flight = self._flights.start(user_id, work, awaited=need is NOTHING_MORE)
+                flight = self._flights.start(user_id, work, for_everybody=need == NOTHING_MORE)
             elif flight in _flying.get():
                 raise _failures.reentered(self._records.key(user_id))
             landing = await flight.result()
-            copy = self._copies.get(user_id)
-            if need is NOTHING_MORE and copy is not None and copy.is_fresh(_now()):
-                return copy.tokens  # whatever the landing was: nobody who comes now gets another one
-            if flight.overtaken or (landing.lost and landing.record is not None):
-                need = replace(need, renewal=False, offered=None)  # a login or logout is the last word
-            elif joined and not self._decide.meets(user_id, landing, need):
-                # Another caller's flight brought less than this one needs: look again; after a logout, without a row.
-                need = replace(need, offered=None) if landing.lost else need
+            # What the fast path gives from now on, this waiter gets too: it spares a thousand a judgement each.
+            if need == NOTHING_MORE and (copy := self._copies.get(user_id)) is not None and copy.is_fresh(_now()):
+                return copy.tokens
+            if (unmet := self._unmet(user_id, need, flight, landing, joined=joined)) is not None:
+                need = unmet
             elif landing.error is not None:
                 return self._serve_or_raise(user_id, landing.record, landing.error, need)
             elif landing.record is not None:
@@ -266,13 +262,26 @@ class TokenRefresher:
         self._renew_if_aging(user_id, copy.record, need)
         return copy.tokens
 
+    def _unmet(
+        self, user_id: str, need: Need, flight: Flight[Landing], landing: Landing, *, joined: bool
+    ) -> Need | None:
+        """What to look for again, where the landing does not answer `need`; None where it does."""
+        if landing is OVERTAKEN or (landing.lost and landing.record is not None):
+            return replace(need, renewal=False, offered=None)  # a login or logout is the last word
+        if flight.overtaken:
+            return replace(need, renewal=False)  # by one that failed, and may have been stored all the same
+        if joined and not self._decide.meets(user_id, landing, need):
+            # Another caller's flight brought less than this one needs. After a logout, look without a row.
+            return replace(need, offered=None) if landing.lost else need
+        return None
+
     @asynccontextmanager
     async def _overtaking(self, user_id: str) -> AsyncGenerator[None, None]:
         """Write a login or logout, which wins over the flight under way."""
         async with self._records.writing(user_id):
             try:
                 yield
-                self._flights.overtake(user_id, void=True)
+                self._flights.overtake(user_id, instead=OVERTAKEN)
                 self._unsaved.drop(user_id)  # what failed before or waits to be stored is past
                 self._cool_downs.clear(user_id)
             finally:  # also if cancelled or failed: it may have been stored
@@ -307,6 +316,8 @@ class TokenRefresher:
         course = Course(key, need, self._decide.known(key.user_id), flight)
         try:
             landing = self._spare(course) or await self._read(course)
+            if landing is None:
+                self._require_renewable(course)  # first: no pause is to hide that it takes a login
             if landing is None and (obstacle := self._decide.obstacle(key, course.record)) is not None:
                 landing = Landing(course.record, obstacle)
             if landing is None:
@@ -321,6 +332,11 @@ class TokenRefresher:
         if landing.event is not None:
             self._announce(landing.event)
         return landing
+
+    def _require_renewable(self, course: Course) -> None:
+        """Raise `ReauthenticationRequired` if all that the store holds and the caller has can't be renewed."""
+        if course.read_at is not None and course.need.offered is None:
+            require_renewable(self._provider, course.key, None if course.record is None else course.record.tokens)
 
     def _spare(self, course: Course) -> Landing | None:
         """During the pause after a failure, let a copy stand in that is still valid: the store may be what failed."""
@@ -393,6 +409,8 @@ class TokenRefresher:
                 async with slot:
                     if not lease.is_held():
                         return None
+                    if course.flight.void:
+                        return Landing(record)
                     course.ask()
                     tokens = await ask(self._provider, key, None if record is None else record.tokens)
             except ReauthenticationRequired as refusal:
@@ -403,7 +421,6 @@ class TokenRefresher:
     async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
         """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
         while True:
-            course.flight.void = False  # a login or logout that is stored by now, this reads
             record = course.found(await self._records.load(course.key))
             offered = self._decide.better_offer(course, record)
             if offered is None or course.flight.overtaken:

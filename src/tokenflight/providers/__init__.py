@@ -1,6 +1,6 @@
 """Providers: what can renew a token set."""
 
-from tokenflight.providers.base import Closeable, IssuerBound, Provider
+from tokenflight.providers.base import Closeable, IssuerBound, Provider, RefreshTokenBound
 from tokenflight.providers.client_auth import (
     ClientAuthentication,
     ClientSecretBasic,
@@ -20,4 +20,5 @@ __all__ = [
     "OIDCProvider",
     "Provider",
     "PublicClient",
+    "RefreshTokenBound",
 ]

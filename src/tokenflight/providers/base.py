@@ -11,8 +11,9 @@ class Provider(Protocol):
     """What can renew a token set: an authorization server plus this app's credentials there.
 
     `name` is the provider's half of every `TokenKey`, so it stays the same for as long as records are kept. With a
-    property `issuer`, its records are sent to no other one (`IssuerBound`); with `aclose`, it is closed with the
-    refresher (`Closeable`).
+    property `issuer`, its records are sent to no other one (`IssuerBound`); with `require_refresh_token`, users who
+    have none are told so without a lease (`RefreshTokenBound`); with `aclose`, it is closed with the refresher
+    (`Closeable`).
     """
 
     @property
@@ -43,6 +44,21 @@ async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> Tok
     if not isinstance(renewed, TokenSet):
         raise _failures.no_token_set(key, renewed)
     return renewed
+
+
+def require_renewable(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> None:
+    """Raise `ReauthenticationRequired` if `provider` says that there is nothing to renew `tokens` with."""
+    if isinstance(provider, RefreshTokenBound):
+        provider.require_refresh_token(key.user_id, tokens)
+
+
+@runtime_checkable
+class RefreshTokenBound(Protocol):
+    """A provider that can renew nothing without a refresh token."""
+
+    def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
+        """Raise `ReauthenticationRequired` if there is none in `tokens`. Sends nothing."""
+        ...
 
 
 @runtime_checkable

@@ -51,6 +51,10 @@ class OAuth2Provider:
         """The origin of the token endpoint: a refresh token obtained there is sent nowhere else."""
         return origin_of(self._token_endpoint)
 
+    def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
+        """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `RefreshTokenBound`."""
+        self._grant.refresh_token_of(user_id, tokens)
+
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Ask the token endpoint for a new token set; see `Provider.renew`."""
         return await self._grant.renew(self._token_endpoint, user_id, tokens)

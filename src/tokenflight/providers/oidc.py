@@ -53,9 +53,13 @@ class OIDCProvider:
         """The issuer: a refresh token it issued is sent nowhere else."""
         return self._issuer
 
+    def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
+        """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `RefreshTokenBound`."""
+        self._grant.refresh_token_of(user_id, tokens)
+
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Ask the provider's token endpoint for a new token set; see `Provider.renew`."""
-        self._grant.refresh_token_of(user_id, tokens)  # a user without one costs no discovery
+        self.require_refresh_token(user_id, tokens)  # a user without one costs no discovery
         try:
             document = await self._discovery.document()
         except TokenRefreshError as exc:
