@@ -3,7 +3,7 @@
     uv run python examples/sweep.py DIRECTORY ISSUER --within 86400
 
 The client's credentials are in the environment, as CLIENT_ID and, unless the client is public, CLIENT_SECRET. The exit
-status is 1 if somebody has to log in again or something failed.
+status is 1 if somebody has to log in again or something failed, and 2 if an argument or CLIENT_ID is missing or wrong.
 """
 
 import argparse
@@ -68,6 +68,10 @@ if __name__ == "__main__":
     parser.add_argument("issuer", help="the provider's issuer, an https URL")
     parser.add_argument("--within", type=float, default=0.0, metavar="SECONDS", help="renew what will be due by then")
     arguments = parser.parse_args()
-    client_id, secret = os.environ["CLIENT_ID"], os.environ.get("CLIENT_SECRET")
+    if not arguments.directory.is_dir():
+        parser.error(f"{arguments.directory} is no directory")
+    client_id, secret = os.environ.get("CLIENT_ID"), os.environ.get("CLIENT_SECRET")
+    if not client_id:
+        parser.error("CLIENT_ID is not set")
     client = PublicClient(client_id) if secret is None else ClientSecretBasic(client_id, secret)
     sys.exit(asyncio.run(main(arguments.directory, arguments.issuer, client, within=arguments.within)))

@@ -4,45 +4,35 @@ import dataclasses
 import inspect
 import re
 from collections.abc import AsyncIterator
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
-import tokenflight
+from error_codes import ERRORS
+from snippets import Page
 from support import login
 from tokenflight import (
     MemoryTokenStore,
     RefreshPolicy,
-    TokenflightError,
     TokenKey,
     TokenRefresher,
     TokenSet,
 )
 from tokenflight.stores.encryption import new_key
-from tokenflight.testing import FakeProvider
+from tokenflight.testing import FakeProvider, RateLimited
 
-README: Final = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-SNIPPETS: Final[list[str]] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+README: Final = Page("README.md")
+run: Final = README.run
 
 
 @pytest.fixture
 async def issuer(fake: FakeProvider) -> AsyncIterator[str]:
     async with fake.serve() as base_url:
         yield base_url
-
-
-def run(defines: str, *, issuer: str | None = None, directory: Path | None = None) -> dict[str, Any]:
-    """Execute the one snippet that defines the name `defines`, at home here, and return its names."""
-    (snippet,) = (snippet for snippet in SNIPPETS if re.search(rf"(def|class) {defines}\b", snippet))
-    if issuer is not None:
-        snippet = snippet.replace("https://idp.example", issuer)
-    if directory is not None:
-        snippet = snippet.replace("~/.local/state/myapp/tokens", str(directory))
-    names: dict[str, Any] = {}
-    exec(compile(snippet, "<README.md>", "exec"), names)
-    return names
 
 
 async def test_the_example_against_a_real_provider(
@@ -75,6 +65,10 @@ async def test_the_web_app(fake: FakeProvider, issuer: str, tmp_path: Path) -> N
         async with httpx.AsyncClient(transport=transport, base_url="http://app.example") as browser:
             assert (await browser.get("/accounts/alice")).status_code == 200
             assert (await browser.get("/accounts/nobody")).status_code == 401
+            await state["refresher"].save_tokens("bob", login(fake, "bob", life_left=-1))
+            fake.fail(RateLimited(retry_after=30))
+            unavailable = await browser.get("/accounts/bob")
+            assert (unavailable.status_code, unavailable.headers["Retry-After"]) == (503, "30")
     assert fake.refreshes("alice") == 1
 
 
@@ -86,6 +80,17 @@ async def test_system_b_the_cron_job_goes_on_after_one_users_failure(
     fake.revoke("bob")
     assert await run("keep_alive")["keep_alive"](refresher) == ["bob"]
     assert "3 users, 2 renewed" in capsys.readouterr().out
+
+
+async def test_stores_that_several_hosts_share(tmp_path: Path) -> None:
+    names = run("sql_store")
+    assert repr(names["redis_store"]([new_key()])) == "<RedisTokenStore 'tokenflight'>"
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
+    store = await names["sql_store"](engine)
+    key = TokenKey("idp", "alice")
+    await store.save(key, TokenSet("access"))
+    assert (await store.load(key)).tokens == TokenSet("access")
+    await engine.dispose()
 
 
 async def test_encrypted_records_and_a_change_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,22 +135,26 @@ async def test_the_example_test_of_an_app() -> None:
 
 
 def test_every_snippet_has_a_test_here() -> None:
-    mentioned = re.findall(r'run\("(\w+)"', Path(__file__).read_text(encoding="utf-8"))
-    covered = {snippet for snippet in SNIPPETS for name in mentioned if re.search(rf"(def|class) {name}\b", snippet)}
-    assert covered == set(SNIPPETS)
+    assert README.snippets_not_run_in(__file__) == []
 
 
 def test_the_policy_table_has_each_field_and_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.,]+) \|", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.,]+) \|", README.text, re.MULTILINE))
     defaults = {field.name: field.default for field in dataclasses.fields(RefreshPolicy)}
     assert {name: float(value.replace(",", "")) for name, value in rows.items()} == defaults
 
 
 def test_the_error_table_has_each_error() -> None:
-    errors = {
-        name
-        for name, value in vars(tokenflight).items()
-        if isinstance(value, type) and issubclass(value, TokenflightError)
-    }
-    rows = set(re.findall(r"^\| [│├└ ]*`(\w+)` \|", README, re.MULTILINE))
-    assert errors <= rows
+    rows = set(re.findall(r"^\| [│├└ ]*`(\w+)` \|", README.text, re.MULTILINE))
+    assert ERRORS.keys() <= rows
+
+
+def test_the_tables_of_calls_have_each_method_of_a_refresher() -> None:
+    rows = set(re.findall(r"^\| `(\w+)\(", README.text, re.MULTILINE))
+    methods = {name for name, _ in inspect.getmembers(TokenRefresher, inspect.iscoroutinefunction) if name[0] != "_"}
+    assert methods - {"aclose"} <= rows
+
+
+def test_each_extra_is_named() -> None:
+    extras = metadata("tokenflight").get_all("Provides-Extra") or []
+    assert [extra for extra in extras if f"`{extra}`" not in README.text] == []
