@@ -57,7 +57,7 @@ OVERTAKEN: Final = Landing(None)
 
 @dataclass(slots=True)
 class Course:
-    """What a flight knows on its way.
+    """What a flight knows on its way. `flight` tells of logins and logouts meanwhile; `started` is monotonic seconds.
 
     `copy` is what memory held at the start; `record` what the store holds as far as the flight knows, and `read_at`
     since when it knows, in POSIX seconds, if better than `copy`. `set_out_from` is the token set to be renewed: any
@@ -73,9 +73,9 @@ class Course:
     read_at: float | None = None
     set_out_from: TokenSet | None = None
     asked: bool = False
-    _timeout: asyncio.Timeout | None = None
     spent: str | None = None
     started: float = field(default_factory=time.monotonic)
+    _timeout: asyncio.Timeout | None = None
 
     def __post_init__(self) -> None:
         self.record = None if self.copy is None else self.copy.record

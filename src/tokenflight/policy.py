@@ -30,7 +30,8 @@ class RefreshPolicy:
     `cache_ttl`: how long the copy in memory is trusted before the store is read again, so that a logout or a renewal
     elsewhere is seen; None trusts it until the token is due.
     `max_cached_users`: how many users' token sets stay in memory; one more costs the oldest a read of the store.
-    `max_concurrent_renewals`: how many flights of one refresher run at the same moment.
+    `max_concurrent_renewals`: how many renewals of one refresher are at the provider, or about to be sent to it, at the
+    same moment.
     """
 
     expiry_buffer: float = 300

@@ -86,7 +86,7 @@ class TokenRefresher:
         self._records = Records(self._store, provider)
         self._on_event = on_event
         self._memory = Memory(policy)
-        self._copies = self._memory.copies
+        self._copies = self._memory.copies  # for the fast path, which is one look-up
         self._cool_downs = CoolDowns()
         self._flights = Flights[Landing]()
         self._unsaved = Unsaved(
@@ -126,7 +126,7 @@ class TokenRefresher:
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
         """
         copy = self._copies.get(user_id)
-        # The fast path: no await, no lock, no I/O.
+        # The fast path: no await, no lock, no I/O; not even `Copy.is_fresh`, as a call costs more than comparing.
         if copy is not None and min_validity is None and rejected is None and copy.since <= _now() <= copy.fast_until:
             return copy.record.tokens
         if rejected is not None:
@@ -457,11 +457,7 @@ class TokenRefresher:
             record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
         except TokenflightError as exc:
             if isinstance(exc, StoreConflict) or (course.flight.void and not await self._is_unchanged(renewal)):
-                # A logout or a login won. What the provider returned belongs to a grant that nobody wants any more.
-                course.found(None)
-                self._announce(course.event(RenewalDiscarded))
-                login = course.found(await self._records.load(key))
-                return Landing(login, _failures.logged_out(key) if login is None else None, renewed=True, lost=True)
+                return await self._discarded(course)
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
         else:
@@ -469,6 +465,14 @@ class TokenRefresher:
         self._cool_downs.clear(key.user_id)
         self._memory.vouch(key.user_id, tokens)
         return Landing(course.found(record), renewed=True, event=event)
+
+    async def _discarded(self, course: Course) -> Landing:
+        """A login or logout won: what the provider returned belongs to a grant that nobody wants any more."""
+        course.found(None)
+        self._announce(course.event(RenewalDiscarded))
+        login = course.found(await self._records.load(course.key))
+        error = _failures.logged_out(course.key) if login is None else None
+        return Landing(login, error, renewed=True, lost=True)
 
     async def _is_unchanged(self, renewal: Renewal) -> bool:
         """Whether the store still holds what was renewed: then the login that came is the one that was renewed."""

@@ -116,8 +116,8 @@ class Command(Generic[T]):
             self._outcome.set_exception(error)
             self._outcome.exception()  # where nobody waits any more, it is not asyncio's to log
 
-    def close(self) -> None:
-        """Clean up where the task was cancelled before its first step."""
+    def ended(self) -> None:
+        """Let nobody wait where the task was cancelled before its first step."""
         if not self._outcome.done():
             self._outcome.cancel()
             self._work.close()
@@ -241,7 +241,7 @@ class Session:
         return command
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._commands.pop(task).close()
+        self._commands.pop(task).ended()
 
     def _give_up_at(self, moment: float) -> None:
         # One timer for all commands, of which hardly one takes so long: one each would cost a third of the task.

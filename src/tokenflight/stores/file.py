@@ -44,8 +44,8 @@ class FileTokenStore(TokenStore):
     Files are readable by their owner alone and replaced whole: written aside, synced to disk, renamed. A file that
     others can read is refused. The lease is a lock on a file beside the record, freed by the system when its holder
     dies. A directory that is taken away, as by an unmounted disk, makes the store unavailable and logs nobody out.
-    `codec` turns records into bytes; a user id is also in the file's name. On Windows all of it works but the
-    permissions.
+    `codec` turns records into bytes; a user id is also in the file's name. On Windows, where it is
+    not tested, it does without the permissions.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, codec: RecordCodec = JSONCodec()) -> None:  # noqa: B008 - it has no state
