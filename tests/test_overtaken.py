@@ -398,3 +398,24 @@ async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens
         result = await asking
     assert result.tokens.refresh_token == fake.current_refresh_token("alice")
     assert fake.reuses() == 0
+
+
+async def test_x9_a_logout_that_failed_late_is_not_undone_by_a_callers_row(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    class FailingLate(MemoryTokenStore):
+        async def delete(self, key: TokenKey) -> bool:
+            await super().delete(key)
+            raise StoreUnavailable("the reply is lost")
+
+    store = FailingLate()
+    async with TokenRefresher(provider, store) as refresher:
+        row = login(fake, "alice", life_left=-1)
+        with fake.hold(endpoint="discovery") as gate:
+            asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+            await gate.reached()
+            with pytest.raises(StoreUnavailable):
+                await refresher.delete_tokens("alice")
+        with pytest.raises(ReauthenticationRequired):
+            await asking
+        assert await refresher.load_tokens("alice") is None

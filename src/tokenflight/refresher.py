@@ -184,7 +184,10 @@ class TokenRefresher:
         """
         key = self._key(user_id)
         async with self._overtaking(user_id):
-            return await self._records.delete(key)
+            try:
+                return await self._records.delete(key)
+            finally:  # failed, it may have happened all the same: no caller's row is to undo it
+                self._flights.overtake(user_id, instead=OVERTAKEN)
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
