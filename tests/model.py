@@ -312,7 +312,9 @@ class Ledger:
                 and record.version in self.acknowledged
             )
             is_rejected = record.tokens.access_token in self._rejected[call.refresher, call.user_id]
-            is_good = is_servable(record.tokens, now) and not is_rejected
+            # Not in place of a newer row: its caller would store the older set over it.
+            is_older = call.row is not None and not record.tokens.supersedes(call.row)
+            is_good = is_servable(record.tokens, now) and not is_rejected and not is_older
             self._must(not is_known or not is_good, "T4: a token that is still valid was not served")
         else:
             self._must(isinstance(error, TokenRefreshError | StoreError), "an error of an unexpected kind")
