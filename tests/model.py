@@ -229,6 +229,7 @@ class Ledger:
             self._must(is_row and acting.get() not in self.ended[issued.grant], "X9: a logout is undone")
             del self.ended[issued.grant]
             self._excuse(refresh_token)
+            self.refused.discard(refresh_token)  # what was noted of it went with the record
         self._must(refresh_token not in self.spent, "a spent refresh token is stored")
         # A row on its way to a refresher that can't know of a login elsewhere, at this very moment: the store has no
         # way to create a record only if there is none.

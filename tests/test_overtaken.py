@@ -12,6 +12,7 @@ import time_machine
 from minting import Minting, stored
 from support import login
 from tokenflight import (
+    ConfigurationError,
     FileTokenStore,
     Lease,
     MemoryTokenStore,
@@ -419,3 +420,122 @@ async def test_x9_a_logout_that_failed_late_is_not_undone_by_a_callers_row(
         with pytest.raises(ReauthenticationRequired):
             await asking
         assert await refresher.load_tokens("alice") is None
+
+
+class RefusingLogins(MemoryTokenStore):
+    """A store that can't save a login, though it can replace a record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        if self.refuses:
+            raise StoreUnavailable("down")
+        return await super().save(key, tokens, issuer=issuer)
+
+
+@pytest.mark.parametrize("fails", ["while it is renewed", "afterwards"])
+async def test_x9_a_row_known_to_be_spent_is_not_sent_again_because_a_login_failed(
+    fake: FakeProvider, provider: OIDCProvider, fails: str
+) -> None:
+    store = RefusingLogins()
+    issued = login(fake, "alice")
+    row = TokenSet(issued.access_token, refresh_token=issued.refresh_token)  # nothing in it tells its age
+
+    async def fail_to_log_in() -> None:
+        store.refuses = True
+        with pytest.raises(StoreUnavailable):
+            await refresher.save_tokens("alice", TokenSet("login"))
+        store.refuses = False
+
+    async with TokenRefresher(provider, store) as refresher:
+        with fake.hold() as gate:
+            asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+            await gate.reached()
+            if fails == "while it is renewed":
+                await fail_to_log_in()
+        renewed = (await asking).tokens
+        if fails == "afterwards":
+            await fail_to_log_in()
+        assert (await refresher.ensure_valid_token("alice", row)).tokens == renewed
+    assert renewed.refresh_token == fake.current_refresh_token("alice")
+    assert fake.requests() == 1
+
+
+@pytest.mark.parametrize("comes", ["login", "logout"])
+async def test_s8_a_provider_that_asks_for_what_it_renews_is_told_so_though_its_flight_is_void(comes: str) -> None:
+    class CallingBack:
+        name = "idp"
+
+        def __init__(self) -> None:
+            self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+        async def renew(self, user_id: str, _tokens: TokenSet | None) -> TokenSet:
+            self.asked.set()
+            await self.go_on.wait()
+            return await refresher.get_valid_token(user_id)
+
+    provider = CallingBack()
+    async with TokenRefresher(provider) as refresher:
+        await refresher.save_tokens("alice", TokenSet("due", refresh_token="first", expires_at=1.0))
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await provider.asked.wait()
+        if comes == "login":
+            await refresher.save_tokens("alice", TokenSet("due too", refresh_token="second", expires_at=1.0))
+        else:
+            await refresher.delete_tokens("alice")
+        provider.go_on.set()
+        async with asyncio.timeout(2):
+            with pytest.raises(ConfigurationError) as caught:
+                await caller
+    assert caught.value.code == "reentered"
+
+
+class SlowToConfirm(Failing):
+    """A store that has stored a login before it says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored, self.may_confirm = asyncio.Event(), asyncio.Event()
+        self.may_confirm.set()
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        version = await super().save(key, tokens, issuer=issuer)
+        self.stored.set()
+        await self.may_confirm.wait()
+        return version
+
+
+@pytest.mark.parametrize("failing", [{"replace"}, {"replace", "load"}], ids=["writing", "all"])
+@pytest.mark.parametrize("again", [False, True], ids=["another login", "the same login again"])
+async def test_p1_the_successor_of_a_login_confirmed_while_it_was_renewed_is_kept_until_it_is_stored(
+    fake: FakeProvider, provider: OIDCProvider, failing: set[str], *, again: bool
+) -> None:
+    store = SlowToConfirm()
+    async with TokenRefresher(provider, store) as refresher:
+        tokens = login(fake, "alice", life_left=-1)
+        saving = asyncio.create_task(refresher.save_tokens("alice", tokens))
+        await saving
+        if not again:
+            store.stored.clear()
+            store.may_confirm.clear()
+            saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice", life_left=-1)))
+            await store.stored.wait()
+        with fake.hold() as gate:
+            caller = asyncio.create_task(refresher.get_valid_token("alice"))
+            await gate.reached()
+            if again:
+                await refresher.save_tokens("alice", tokens)
+            else:
+                store.may_confirm.set()
+                await saving
+            store.failing |= failing
+        async with asyncio.timeout(2):
+            renewed = await caller
+        store.failing.clear()
+    assert renewed.refresh_token == fake.current_refresh_token("alice")
+    record = await store.load(TokenKey(provider.name, "alice"))
+    assert record is not None
+    assert record.tokens == renewed
+    assert fake.reuses() == 0

@@ -50,12 +50,13 @@ class Decisions:
         return is_servable(tokens, time.time()) and not self._memory.is_rejected(user_id, tokens)
 
     def covers_offer(self, user_id: str, tokens: TokenSet, need: Need) -> bool:
-        """Whether `tokens` is what the caller offers, or came after it."""
+        """Whether `tokens` is what the caller offers, or came after it, or is better than a spent refresh token."""
         if need.offered is None:
             return True
         copy = self.known(user_id)
-        spent = copy.spent if copy is not None and copy.tokens == tokens else None
-        return tokens.supersedes(need.offered, spent=spent)
+        if copy is not None and copy.spent is not None and copy.spent == need.offered.refresh_token:
+            return True  # sent again, it would cost the user the grant: whatever is stored is better
+        return tokens.supersedes(need.offered)
 
     def obstacle(self, key: TokenKey, record: StoredTokens | None) -> TokenflightError | None:
         """Why no flight may start now, or None if one may."""

@@ -19,9 +19,10 @@ class Flight(Generic[T]):
     nobody.
     """
 
-    __slots__ = ("_outcome", "_waiters", "for_everybody", "overtaken", "void")
+    __slots__ = ("_outcome", "_waiters", "for_everybody", "key", "overtaken", "void")
 
-    def __init__(self, *, for_everybody: bool = False) -> None:
+    def __init__(self, key: str, *, for_everybody: bool = False) -> None:
+        self.key = key
         self.for_everybody = for_everybody
         self.overtaken = False
         self.void = False
@@ -58,7 +59,8 @@ class Flights(Generic[T]):
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight[T]] = {}
-        self._tasks: set[asyncio.Task[T | _Failure]] = set()  # an event loop alone does not keep its tasks alive
+        # An event loop alone does not keep its tasks alive.
+        self._tasks: dict[asyncio.Task[T | _Failure], Flight[T]] = {}
 
     def get(self, key: str) -> Flight[T] | None:
         """The flight under way for `key`, if there is one."""
@@ -69,7 +71,7 @@ class Flights(Generic[T]):
     ) -> Flight[T]:
         """Start the flight of `key`; there must be none under way."""
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
-        flight = self._by_key[key] = Flight[T](for_everybody=for_everybody)
+        flight = self._by_key[key] = Flight[T](key, for_everybody=for_everybody)
         try:
             task = asyncio.get_running_loop().create_task(
                 _sharing_failure(partial(work, flight)), name=f"tokenflight {key}"
@@ -77,10 +79,10 @@ class Flights(Generic[T]):
         except BaseException:
             del self._by_key[key]  # an app's own task factory may fail
             raise
-        self._tasks.add(task)
+        self._tasks[task] = flight
 
         def land(task: asyncio.Task[T | _Failure]) -> None:
-            self._tasks.discard(task)
+            del self._tasks[task]
             if not flight.void:
                 del self._by_key[key]
                 flight.land(_cancelled() if task.cancelled() else task.result())
@@ -101,6 +103,10 @@ class Flights(Generic[T]):
                 flight.void = True
                 del self._by_key[key]
                 flight.land(instead)
+
+    def is_under_way(self, flight: Flight[Any]) -> bool:
+        """Whether `flight` is one of these and goes on, void or not."""
+        return flight in self._tasks.values()
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""

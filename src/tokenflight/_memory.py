@@ -79,6 +79,11 @@ class Memory:
         """Drop the copy, so that the store is read next time."""
         self.copies.pop(user_id, None)
 
+    def distrust_copy(self, user_id: str) -> None:
+        """Let the store be read next time, but go on knowing which refresh token is spent."""
+        if (copy := self.copies.get(user_id)) is not None:
+            self.copies[user_id] = replace(copy, fast_until=-math.inf, trusted_seconds=-math.inf)
+
     def reject(self, user_id: str, access_token: str) -> None:
         """Remember that an API rejected `access_token`."""
         copy = self.copies.get(user_id)

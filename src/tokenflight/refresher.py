@@ -188,6 +188,7 @@ class TokenRefresher:
                 return await self._records.delete(key)
             finally:  # failed, it may have happened all the same: no caller's row is to undo it
                 self._flights.overtake(user_id, instead=OVERTAKEN)
+                self._memory.drop_copy(user_id)
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
@@ -239,12 +240,11 @@ class TokenRefresher:
             if (flight is None or not flight.for_everybody) and (tokens := self._at_hand(user_id, need)) is not None:
                 return tokens
             joined = flight is not None
+            self._require_no_reentry(user_id)
             if flight is None:
                 work = partial(self._fly, self._records.key(user_id), need)
                 # What is due for who needs nothing more is due for all who come meanwhile.
                 flight = self._flights.start(user_id, work, for_everybody=need == NOTHING_MORE)
-            elif flight in _flying.get():
-                raise _failures.reentered(self._records.key(user_id))
             landing = await flight.result()
             # What the fast path gives from now on, this waiter gets too: it spares a thousand a judgement each.
             if need == NOTHING_MORE and (copy := self._copies.get(user_id)) is not None and copy.is_fresh(_now()):
@@ -285,11 +285,12 @@ class TokenRefresher:
             try:
                 yield
                 self._flights.overtake(user_id, instead=OVERTAKEN)
+                self._memory.drop_copy(user_id)
                 self._unsaved.drop(user_id)  # what failed before or waits to be stored is past
                 self._cool_downs.clear(user_id)
             finally:  # also if cancelled or failed: it may have been stored
                 self._flights.overtake(user_id)
-                self._memory.drop_copy(user_id)
+                self._memory.distrust_copy(user_id)
 
     def _renew_if_aging(self, user_id: str, record: StoredTokens, need: Need) -> None:
         """Start a flight that nobody waits for."""
@@ -327,11 +328,13 @@ class TokenRefresher:
                 landing = await self._renew(course)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
             landing = self._failed(course, _failures.in_the_tree(exc, key))
-        if course.read_at is not None and not flight.overtaken:
+        if course.read_at is not None and not flight.void:
             if course.record is None:
                 self._memory.drop_copy(key.user_id)
             else:
                 self._memory.keep(key.user_id, course.record, course.read_at, spent=course.spent)
+            if flight.overtaken:
+                self._memory.distrust_copy(key.user_id)
         if landing.event is not None:
             self._announce(landing.event)
         return landing
@@ -459,10 +462,12 @@ class TokenRefresher:
         try:
             record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
         except TokenflightError as exc:
-            if isinstance(exc, StoreConflict) or (course.flight.void and not await self._is_unchanged(renewal)):
+            if isinstance(exc, StoreConflict) or (course.flight.void and not self._is_unchanged(renewal)):
                 return await self._discarded(course)
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
+            if course.flight.void:  # then another flight waits for that lease: serve those who wait for it at once
+                self._flights.overtake(key.user_id, instead=OVERTAKEN)
         else:
             event = course.event(TokenRenewed, rotated=rotated, expires_at=tokens.expires_at)
         self._cool_downs.clear(key.user_id)
@@ -477,12 +482,10 @@ class TokenRefresher:
         error = _failures.logged_out(course.key) if login is None else None
         return Landing(login, error, renewed=True, lost=True)
 
-    async def _is_unchanged(self, renewal: Renewal) -> bool:
-        """Whether the store still holds what was renewed: then the login that came is the one that was renewed."""
-        with suppress(TokenflightError):
-            record = await self._records.load(renewal.key)
-            return record is not None and renewal.before is not None and record.version == renewal.before.version
-        return False
+    def _is_unchanged(self, renewal: Renewal) -> bool:
+        """Whether the login that came is the one that was renewed. Asks no store: that is what has just failed."""
+        copy, before = self._copies.get(renewal.key.user_id), renewal.before
+        return copy is not None and before is not None and copy.tokens == before.tokens
 
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
         event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
@@ -509,6 +512,11 @@ class TokenRefresher:
             announce(event, self._on_event)
         finally:
             _flying.reset(flying)
+
+    def _require_no_reentry(self, user_id: str) -> None:
+        """Raise `ConfigurationError` if the running code is part of a flight of this user, which has the lease."""
+        if any(flight.key == user_id and self._flights.is_under_way(flight) for flight in _flying.get()):
+            raise _failures.reentered(self._records.key(user_id))
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""
