@@ -157,7 +157,8 @@ def _series(rows: Sequence[Mapping[str, Cell]], name: str, x: str, y: str) -> di
 
 def _axis(title: str, values: Sequence[float]) -> Axis:
     least = min((value for value in values if value > 0), default=1.0)
-    return axis_for(title, values, log=max(values) / least >= LOG_FROM)
+    log = max(values) / least >= LOG_FROM
+    return axis_for(f"{title}; logarithmic" if log else title, values, log=log)
 
 
 def _rows(table: Table) -> list[dict[str, Cell]]:
