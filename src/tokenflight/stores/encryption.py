@@ -20,8 +20,8 @@ try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.cmac import CMAC
-except ModuleNotFoundError as exc:
-    raise _failures.missing_extra(__name__, "crypto", exc) from exc
+except ModuleNotFoundError as _error:
+    raise _failures.missing_extra(__name__, "crypto", _error) from _error
 
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError

@@ -13,8 +13,8 @@ from tokenflight.stores import _failures
 
 try:
     from redis.asyncio import Redis, RedisCluster
-except ModuleNotFoundError as exc:
-    raise _failures.missing_extra(__name__, "redis", exc) from exc
+except ModuleNotFoundError as _error:
+    raise _failures.missing_extra(__name__, "redis", _error) from _error
 
 from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight._log import log

@@ -17,8 +17,8 @@ try:
     from sqlalchemy import URL, MetaData, Table
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.schema import CreateTable
-except ModuleNotFoundError as exc:
-    raise _failures.missing_extra(__name__, "sql", exc) from exc
+except ModuleNotFoundError as _error:
+    raise _failures.missing_extra(__name__, "sql", _error) from _error
 
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import (
