@@ -88,7 +88,7 @@ class TokenSet:
             raise ConfigurationError("token_type must be a non-empty string")
         if not isinstance(self.extra, Mapping):
             raise ConfigurationError(f"extra must be a mapping, not {type(self.extra).__name__}")
-        if self.extra and (_is_nested_too_deeply(self.extra) or not _is_json(self.extra)):
+        if self.extra and not _is_json(self.extra, MAX_NESTING):
             raise ConfigurationError(
                 f"extra must be JSON, nested {MAX_NESTING} levels deep at most: stores write it so"
             )
@@ -362,12 +362,15 @@ def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None
     return issued_at, _seconds(expires_at)  # a sum of two large numbers may be infinite
 
 
-def _is_json(value: object) -> bool:
+def _is_json(value: object, levels: int) -> bool:
+    """Whether `value` is JSON with at most so many `levels` of objects and arrays."""
     match value:
         case Mapping():
-            return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+            return levels > 0 and all(
+                isinstance(key, str) and _is_json(item, levels - 1) for key, item in value.items()
+            )
         case list() | tuple():
-            return all(map(_is_json, value))
+            return levels > 0 and all(_is_json(item, levels - 1) for item in value)
         case _:
             return value is None or isinstance(value, str | int | float)
 
