@@ -88,10 +88,6 @@ class TokenSet:
             raise ConfigurationError("token_type must be a non-empty string")
         if not isinstance(self.extra, Mapping):
             raise ConfigurationError(f"extra must be a mapping, not {type(self.extra).__name__}")
-        if self.extra and not _is_json(self.extra, MAX_NESTING):
-            raise ConfigurationError(
-                f"extra must be JSON, nested {MAX_NESTING} levels deep at most: stores write it so"
-            )
         for name in ("refresh_token", "scope", "id_token"):
             if not isinstance(value := getattr(self, name), str | None):
                 raise ConfigurationError(f"{name} must be a string or None, not {type(value).__name__}")
@@ -101,7 +97,7 @@ class TokenSet:
         set_field = object.__setattr__  # the way a frozen dataclass sets its own fields
         for name in ("access_token", "refresh_token", "id_token"):
             set_field(self, name, _strings_as(_Secret, getattr(self, name)))
-        set_field(self, "extra", _ReadOnlyDict(_strings_as(_Secret, self.extra)) if self.extra else _NO_EXTRA)
+        set_field(self, "extra", _ReadOnlyDict(_hidden(self.extra)) if self.extra else _NO_EXTRA)
 
     def __repr__(self) -> str:
         held = [name for name in ("refresh_token", "id_token") if getattr(self, name) is not None]
@@ -282,6 +278,20 @@ _FIELD_NAMES: Final = {
 _ISSUED_AT_NAMES: Final = ("issued_at", "obtained_at", "created_at", "saved_at")
 
 
+def _hidden(value: Any, levels: int = MAX_NESTING) -> Any:
+    """A copy of `value` with each string in it hidden. Raises `ConfigurationError` unless it is JSON, of few levels."""
+    match value:
+        case str():
+            return _Secret(value)
+        case Mapping() if levels and all(isinstance(key, str) for key in value):
+            return {key: _hidden(item, levels - 1) for key, item in value.items()}
+        case list() | tuple() if levels:
+            return [_hidden(item, levels - 1) for item in value]
+        case None | int() | float():
+            return value
+    raise ConfigurationError(f"extra must be JSON, nested {MAX_NESTING} levels at most: stores write it so")
+
+
 def _strings_as(kind: Callable[[str], str], value: Any) -> Any:
     """`value`, a JSON value, with each string in it made a `kind`."""
     match value:
@@ -360,19 +370,6 @@ def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None
     else:
         expires_at = 0.0 if issued_at is None else issued_at + lifetime
     return issued_at, _seconds(expires_at)  # a sum of two large numbers may be infinite
-
-
-def _is_json(value: object, levels: int) -> bool:
-    """Whether `value` is JSON with at most so many `levels` of objects and arrays."""
-    match value:
-        case Mapping():
-            return levels > 0 and all(
-                isinstance(key, str) and _is_json(item, levels - 1) for key, item in value.items()
-            )
-        case list() | tuple():
-            return levels > 0 and all(_is_json(item, levels - 1) for item in value)
-        case _:
-            return value is None or isinstance(value, str | int | float)
 
 
 def _is_nested_too_deeply(value: object, levels: int = MAX_NESTING) -> bool:

@@ -163,7 +163,7 @@ HOSTILE: Final = {
 }
 
 SHORTEST_BUDGET_SECONDS: Final = 0.2
-BUDGET_SECONDS_PER_BYTE: Final = 16e-6
+BUDGET_SECONDS_PER_BYTE: Final = 8e-6
 """Several times what the slowest of these takes, and far less than one with a square in it takes at full size."""
 
 
