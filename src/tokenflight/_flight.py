@@ -1,14 +1,18 @@
 """One in-flight future per key: many callers, one piece of work, one shared result or failure."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tokenflight.errors import TokenflightError
 
 T = TypeVar("T")
+
+_enclosing: ContextVar[tuple["Flight[Any]", ...]] = ContextVar("tokenflight_enclosing", default=())
+"""The flights that the running code is part of."""
 
 
 class Flight(Generic[T]):
@@ -45,6 +49,18 @@ class Flight(Generic[T]):
             raise own_copy(outcome.error)
         return outcome
 
+    async def run(self, work: "Callable[[Flight[T]], Coroutine[Any, Any, T]]") -> "T | _Failure":
+        """Do the `work`, in a task of the flight's own; return its result, or its failure as a value."""
+        _enclosing.set((*_enclosing.get(), self))  # the task has a context of its own
+        try:
+            return await work(self)
+        except TokenflightError as exc:
+            return _Failure(exc)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, every waiter has to hear of it
+            unexpected = TokenflightError(f"unexpected {type(exc).__name__}; see the cause", code="unexpected")
+            unexpected.__cause__ = exc
+            return _Failure(unexpected)
+
     def land(self, outcome: "T | _Failure") -> None:
         """Give `outcome` to all who wait and all who come later."""
         self._outcome = outcome
@@ -73,9 +89,7 @@ class Flights(Generic[T]):
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
         flight = self._by_key[key] = Flight[T](key, for_everybody=for_everybody)
         try:
-            task = asyncio.get_running_loop().create_task(
-                _sharing_failure(partial(work, flight)), name=f"tokenflight {key}"
-            )
+            task = asyncio.get_running_loop().create_task(flight.run(work), name=f"tokenflight {key}")
         except BaseException:
             del self._by_key[key]  # an app's own task factory may fail
             raise
@@ -104,14 +118,24 @@ class Flights(Generic[T]):
                 del self._by_key[key]
                 flight.land(instead)
 
-    def is_under_way(self, flight: Flight[Any]) -> bool:
-        """Whether `flight` is one of these and goes on, void or not."""
-        return flight in self._tasks.values()
+    def enclose_caller(self, key: str) -> bool:
+        """Whether the running code is part of a flight of `key`, which would wait for itself."""
+        return any(flight.key == key and flight in self._tasks.values() for flight in _enclosing.get())
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+@contextmanager
+def outside_flights() -> Iterator[None]:
+    """Run the body as part of no flight: what it starts may wait for the one that it is called from."""
+    enclosing = _enclosing.set(())
+    try:
+        yield
+    finally:
+        _enclosing.reset(enclosing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +163,3 @@ def _cancelled() -> _Failure:
             "the work was cancelled from outside, as at the end of the event loop", code="flight_cancelled"
         )
     )
-
-
-async def _sharing_failure(work: Callable[[], Coroutine[Any, Any, T]]) -> "T | _Failure":
-    try:
-        return await work()
-    except TokenflightError as exc:
-        return _Failure(exc)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, every waiter has to hear of it
-        unexpected = TokenflightError(f"unexpected {type(exc).__name__}; see the cause", code="unexpected")
-        unexpected.__cause__ = exc
-        return _Failure(unexpected)

@@ -10,18 +10,17 @@ import time
 import warnings
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from tokenflight import _failures
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
 from tokenflight._cooldown import CoolDowns
 from tokenflight._course import NOTHING_MORE, OVERTAKEN, Course, Landing, Need
 from tokenflight._decisions import Decisions
-from tokenflight._flight import Flight, Flights, own_copy
+from tokenflight._flight import Flight, Flights, outside_flights, own_copy
 from tokenflight._memory import Memory
 from tokenflight._records import Records
 from tokenflight._sweep import SweepOutcome, sweep
@@ -54,9 +53,6 @@ MAX_CONCURRENT_READS: Final = 64
 """How many flights read their record at the same moment, without a lease."""
 
 _now = time.time
-
-_flying: ContextVar[tuple[Flight[Any], ...]] = ContextVar("tokenflight_flying", default=())
-"""The flights that the running code is part of."""
 
 
 class TokenRefresher:
@@ -240,7 +236,8 @@ class TokenRefresher:
             if (flight is None or not flight.for_everybody) and (tokens := self._at_hand(user_id, need)) is not None:
                 return tokens
             joined = flight is not None
-            self._require_no_reentry(user_id)
+            if self._flights.enclose_caller(user_id):
+                raise _failures.reentered(self._records.key(user_id))
             if flight is None:
                 work = partial(self._fly, self._records.key(user_id), need)
                 # What is due for who needs nothing more is due for all who come meanwhile.
@@ -316,7 +313,6 @@ class TokenRefresher:
 
     async def _fly(self, key: TokenKey, need: Need, flight: Flight[Landing]) -> Landing:
         """Find or make a token set that meets `need`, and publish it."""
-        _flying.set((*_flying.get(), flight))  # the task has a context of its own
         course = Course(key, need, self._decide.known(key.user_id), flight)
         try:
             landing = self._spare(course) or await self._read(course)
@@ -506,17 +502,8 @@ class TokenRefresher:
     # Small parts.
 
     def _announce(self, event: TokenEvent) -> None:
-        """Tell of `event`. What `on_event` starts is no part of the flight that the event is about."""
-        flying = _flying.set(())
-        try:
+        with outside_flights():  # what `on_event` starts is no part of the flight that the event is about
             announce(event, self._on_event)
-        finally:
-            _flying.reset(flying)
-
-    def _require_no_reentry(self, user_id: str) -> None:
-        """Raise `ConfigurationError` if the running code is part of a flight of this user, which has the lease."""
-        if any(flight.key == user_id and self._flights.is_under_way(flight) for flight in _flying.get()):
-            raise _failures.reentered(self._records.key(user_id))
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""
