@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from tokenflight import _failures
 from tokenflight._cooldown import CoolDowns
-from tokenflight._course import Course, Landing, Need
+from tokenflight._course import NOTHING_MORE, OVERTAKEN, Course, Landing, Need
+from tokenflight._flight import Flight
 from tokenflight._memory import Copy, Memory
-from tokenflight._unsaved import Unsaved
+from tokenflight._unsaved import Renewal, Unsaved
 from tokenflight.errors import TokenflightError
 from tokenflight.policy import Freshness, RefreshPolicy, is_servable, judge, user_jitter
 from tokenflight.stores.base import StoredTokens
@@ -68,16 +69,33 @@ class Decisions:
         refused = record is not None and record.refused
         return _failures.refused_before(key) if refused else _failures.cooling_down(key, seconds)
 
-    def meets(self, user_id: str, landing: Landing, need: Need) -> bool:
-        """Whether the landing of a flight that another caller started answers this one's `need` too."""
-        if landing.record is None:
-            return need.offered is None  # then its failure is shared
-        if landing.error is not None:
-            return self.covers_offer(user_id, landing.record.tokens, need)
-        tokens = landing.record.tokens
-        if landing.renewed and not self._memory.is_rejected(user_id, tokens):
-            return self.covers_offer(user_id, tokens, need)
-        return not self.is_due(user_id, tokens, need)
+    def spared(self, course: Course) -> Landing | None:
+        """During the pause after a failure, a copy that is still valid stands in: the store may be what failed."""
+        user_id, copy = course.key.user_id, course.copy
+        if copy is None or course.need != NOTHING_MORE or not self.is_servable(user_id, copy.tokens):
+            return None
+        obstacle = self.obstacle(course.key, copy.record)
+        return None if obstacle is None else Landing(copy.record, obstacle)
+
+    def unmet(self, need: Need, flight: Flight[Landing], landing: Landing, *, joined: bool) -> Need | None:
+        """What to look for again, where the landing of `flight` does not answer `need`; None where it does."""
+        if landing is OVERTAKEN or (landing.lost and landing.record is not None):
+            return replace(need, renewal=False, offered=None)  # a login or logout is the last word
+        if flight.overtaken:
+            return replace(need, renewal=False)  # by one that failed, and may have been stored all the same
+        if joined and not self._meets(flight.key, landing, need):
+            # Another caller's flight brought less than this one needs. After a logout, look without a row.
+            return replace(need, offered=None) if landing.lost else need
+        return None
+
+    def stand_in(self, user_id: str, landing: Landing, need: Need) -> TokenSet | None:
+        """The token set to serve although the renewal failed; None where the failure has to be raised."""
+        if landing.error is None or need.renewal or landing.error.code == "no_tokens":
+            return None  # after a logout, not even what the caller offers
+        tokens = need.offered
+        if landing.record is not None and self.covers_offer(user_id, landing.record.tokens, need):
+            tokens = landing.record.tokens
+        return tokens if tokens is not None and self.is_servable(user_id, tokens) else None
 
     def better_offer(self, course: Course, record: StoredTokens | None) -> TokenSet | None:
         """The token set that the caller offers, if `record` is not the same or a later one."""
@@ -95,3 +113,19 @@ class Decisions:
             return False
         # Without a known expiry it is due when first seen: nobody can say how old it is.
         return tokens.expires_at is not None or tokens.refresh_token is None or changed or course.is_known(record)
+
+    def is_unchanged(self, renewal: Renewal) -> bool:
+        """Whether the login that came meanwhile stored the very token set that was renewed."""
+        copy, before = self._memory.copies.get(renewal.key.user_id), renewal.before
+        return copy is not None and before is not None and copy.tokens == before.tokens
+
+    def _meets(self, user_id: str, landing: Landing, need: Need) -> bool:
+        """Whether the landing of a flight that another caller started answers this one's `need` too."""
+        if landing.record is None:
+            return need.offered is None  # then its failure is shared
+        if landing.error is not None:
+            return self.covers_offer(user_id, landing.record.tokens, need)
+        tokens = landing.record.tokens
+        if landing.renewed and not self._memory.is_rejected(user_id, tokens):
+            return self.covers_offer(user_id, tokens, need)
+        return not self.is_due(user_id, tokens, need)

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from tokenflight._log import log
-from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreUnavailable, TokenflightError
+from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreError, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import IssuerBound, Provider
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
@@ -103,15 +103,24 @@ class Records:
             # No login: the same token set, marked as refused, or written under another key of encryption.
             return await self._replace(key, tokens, current)
 
-    async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens:
-        """Remember in the record that the provider refused its refresh token.
+    async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens | None:
+        """Remember in the record that the provider refused its refresh token; return what the store holds then.
 
-        Then no other process sends it again, nor this one after a restart.
+        Then no other process sends it again, nor this one after a restart. Where somebody else wrote another refresh
+        token meanwhile, or logged the user out, nothing is marked.
         """
-        version = await _in_time(
-            self._store.replace(key, record.tokens, expected=record.version, issuer=record.issuer, refused=True)
-        )
-        return replace(record, version=version, refused=True)
+        current = await self.load(key)
+        if current is None or current.tokens.refresh_token != record.tokens.refresh_token:
+            return current
+        try:
+            version = await _in_time(
+                self._store.replace(key, current.tokens, expected=current.version, issuer=current.issuer, refused=True)
+            )
+        except StoreConflict:
+            return await self.load(key)
+        except StoreError:
+            return current  # not remembered, it is sent and refused once more: no harm
+        return replace(current, version=version, refused=True)
 
     async def _replace(self, key: TokenKey, tokens: TokenSet, before: StoredTokens) -> StoredTokens:
         version = await _in_time(self._store.replace(key, tokens, expected=before.version, issuer=self._issuer))

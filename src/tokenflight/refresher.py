@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Final, Self
@@ -31,7 +30,6 @@ from tokenflight.errors import (
     ProviderUnavailable,
     ReauthenticationRequired,
     StoreConflict,
-    StoreError,
     TokenflightError,
     TokenRefreshError,
 )
@@ -246,10 +244,13 @@ class TokenRefresher:
             # What the fast path gives from now on, this waiter gets too: it spares a thousand a judgement each.
             if need == NOTHING_MORE and (copy := self._copies.get(user_id)) is not None and copy.is_fresh(_now()):
                 return copy.tokens
-            if (unmet := self._unmet(user_id, need, flight, landing, joined=joined)) is not None:
+            if (unmet := self._decide.unmet(need, flight, landing, joined=joined)) is not None:
                 need = unmet
             elif landing.error is not None:
-                return self._serve_or_raise(user_id, landing.record, landing.error, need)
+                # A failed renewal is no outage for this caller while the old token is really valid.
+                if (tokens := self._decide.stand_in(user_id, landing, need)) is None:
+                    raise own_copy(landing.error)
+                return tokens
             elif landing.record is not None:
                 self._renew_if_aging(user_id, landing.record, need)
                 return landing.record.tokens
@@ -262,18 +263,13 @@ class TokenRefresher:
         self._renew_if_aging(user_id, copy.record, need)
         return copy.tokens
 
-    def _unmet(
-        self, user_id: str, need: Need, flight: Flight[Landing], landing: Landing, *, joined: bool
-    ) -> Need | None:
-        """What to look for again, where the landing does not answer `need`; None where it does."""
-        if landing is OVERTAKEN or (landing.lost and landing.record is not None):
-            return replace(need, renewal=False, offered=None)  # a login or logout is the last word
-        if flight.overtaken:
-            return replace(need, renewal=False)  # by one that failed, and may have been stored all the same
-        if joined and not self._decide.meets(user_id, landing, need):
-            # Another caller's flight brought less than this one needs. After a logout, look without a row.
-            return replace(need, offered=None) if landing.lost else need
-        return None
+    def _renew_if_aging(self, user_id: str, record: StoredTokens, need: Need) -> None:
+        """Start a flight that nobody waits for."""
+        if need.offered is not None or not self._decide.is_aging(user_id, record.tokens):
+            return
+        key = self._records.key(user_id)
+        if self._flights.get(user_id) is None and self._decide.obstacle(key, record) is None:
+            self._flights.start(user_id, partial(self._fly, key, Need(renewal=True, instead_of=record.tokens)))
 
     @asynccontextmanager
     async def _overtaking(self, user_id: str) -> AsyncGenerator[None, None]:
@@ -289,64 +285,32 @@ class TokenRefresher:
                 self._flights.overtake(user_id)
                 self._memory.distrust_copy(user_id)
 
-    def _renew_if_aging(self, user_id: str, record: StoredTokens, need: Need) -> None:
-        """Start a flight that nobody waits for."""
-        if need.offered is not None or not self._decide.is_aging(user_id, record.tokens):
-            return
-        key = self._records.key(user_id)
-        if self._flights.get(user_id) is None and self._decide.obstacle(key, record) is None:
-            self._flights.start(user_id, partial(self._fly, key, Need(renewal=True, instead_of=record.tokens)))
-
-    def _serve_or_raise(
-        self, user_id: str, record: StoredTokens | None, error: TokenflightError, need: Need
-    ) -> TokenSet:
-        """A failed renewal is no outage for this caller while the old token is really valid."""
-        tokens = need.offered
-        if record is not None and self._decide.covers_offer(user_id, record.tokens, need):
-            tokens = record.tokens
-        may_serve = not need.renewal and error.code != "no_tokens"  # after a logout, not even what the caller offers
-        if may_serve and tokens is not None and self._decide.is_servable(user_id, tokens):
-            return tokens
-        raise own_copy(error)
-
     # The flight: a task of its own.
 
     async def _fly(self, key: TokenKey, need: Need, flight: Flight[Landing]) -> Landing:
-        """Find or make a token set that meets `need`, and publish it."""
+        """Find or make a token set that meets `need`, publish it, and tell of it."""
         course = Course(key, need, self._decide.known(key.user_id), flight)
         try:
-            landing = self._spare(course) or await self._read(course)
-            if landing is None:
-                self._require_renewable(course)  # first: no pause is to hide that it takes a login
-            if landing is None and (obstacle := self._decide.obstacle(key, course.record)) is not None:
-                landing = Landing(course.record, obstacle)
-            if landing is None:
-                landing = await self._renew(course)
+            landing = await self._find_or_renew(course)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
             landing = self._failed(course, _failures.in_the_tree(exc, key))
-        if course.read_at is not None and not flight.void:
-            if course.record is None:
-                self._memory.drop_copy(key.user_id)
-            else:
-                self._memory.keep(key.user_id, course.record, course.read_at, spent=course.spent)
-            if flight.overtaken:
-                self._memory.distrust_copy(key.user_id)
+        self._publish(course)
         if landing.event is not None:
             self._announce(landing.event)
         return landing
+
+    async def _find_or_renew(self, course: Course) -> Landing:
+        if (found := self._decide.spared(course) or await self._read(course)) is not None:
+            return found
+        self._require_renewable(course)  # first: no pause is to hide that it takes a login
+        if (obstacle := self._decide.obstacle(course.key, course.record)) is not None:
+            return Landing(course.record, obstacle)
+        return await self._renew(course)
 
     def _require_renewable(self, course: Course) -> None:
         """Raise `ReauthenticationRequired` if all that the store holds and the caller has can't be renewed."""
         if course.read_at is not None and course.need.offered is None:
             require_renewable(self._provider, course.key, None if course.record is None else course.record.tokens)
-
-    def _spare(self, course: Course) -> Landing | None:
-        """During the pause after a failure, let a copy stand in that is still valid: the store may be what failed."""
-        copy = course.copy
-        if copy is None or course.need != NOTHING_MORE or not self._decide.is_servable(course.key.user_id, copy.tokens):
-            return None
-        obstacle = self._decide.obstacle(course.key, copy.record)
-        return None if obstacle is None else Landing(copy.record, obstacle)
 
     async def _read(self, course: Course) -> Landing | None:
         """Read the record without a lease, unless the copy in memory is trusted; None if it has to be renewed."""
@@ -438,16 +402,10 @@ class TokenRefresher:
         """The record to go on with if somebody else wrote it meanwhile; otherwise remember the refusal and raise it."""
         if record is None or refusal.reason != "refused":
             raise refusal
-        latest = course.found(await self._records.load(course.key))
-        if latest is None or latest.tokens.refresh_token != record.tokens.refresh_token:
-            return latest
-        try:
-            course.found(await self._records.mark_refused(course.key, latest))
-        except StoreConflict:
-            return course.found(await self._records.load(course.key))
-        except StoreError:
-            pass  # not remembered, it is sent and refused once more: no harm
-        raise refusal
+        current = course.found(await self._records.mark_refused(course.key, record))
+        if current is not None and current.tokens.refresh_token == record.tokens.refresh_token:
+            raise refusal
+        return current
 
     async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
         """Store what the provider returned. Where that fails, it is served all the same and kept until it is stored."""
@@ -458,7 +416,7 @@ class TokenRefresher:
         try:
             record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
         except TokenflightError as exc:
-            if isinstance(exc, StoreConflict) or (course.flight.void and not self._is_unchanged(renewal)):
+            if isinstance(exc, StoreConflict) or (course.flight.void and not self._decide.is_unchanged(renewal)):
                 return await self._discarded(course)
             # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
             record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
@@ -478,11 +436,6 @@ class TokenRefresher:
         error = _failures.logged_out(course.key) if login is None else None
         return Landing(login, error, renewed=True, lost=True)
 
-    def _is_unchanged(self, renewal: Renewal) -> bool:
-        """Whether the login that came is the one that was renewed. Asks no store: that is what has just failed."""
-        copy, before = self._copies.get(renewal.key.user_id), renewal.before
-        return copy is not None and before is not None and copy.tokens == before.tokens
-
     def _adopted(self, course: Course, record: StoredTokens) -> Landing:
         event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
         return Landing(record, renewed=course.has_changed(record), event=event)
@@ -498,6 +451,18 @@ class TokenRefresher:
             self._cool_downs.failed(user_id, now)
         event = course.event(RenewalFailed, error=type(error).__name__, code=error.code, served=served)
         return Landing(record, error, event=event)
+
+    def _publish(self, course: Course) -> None:
+        """Keep a copy of what the flight has found, or stored, unless a login or logout has made that worthless."""
+        user_id = course.key.user_id
+        if course.read_at is None or course.flight.void:
+            return
+        if course.record is None:
+            self._memory.drop_copy(user_id)
+        else:
+            self._memory.keep(user_id, course.record, course.read_at, spent=course.spent)
+        if course.flight.overtaken:
+            self._memory.distrust_copy(user_id)
 
     # Small parts.
 
