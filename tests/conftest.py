@@ -7,6 +7,7 @@ from typing import Any, Final
 import httpx
 import pytest
 import time_machine
+from hypothesis import settings
 
 from distribution import Distribution
 from support import NOW
@@ -20,6 +21,9 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight.testing import FakeProvider
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes tells of the machine alone
+settings.load_profile("no deadline")
 
 ISSUED_TOKEN: Final = re.compile(r"\b[ar]t_[A-Za-z0-9_-]{16,}")
 """What the access and refresh tokens of a `FakeProvider` look like."""

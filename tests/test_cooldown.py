@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenflight._cooldown import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_TRACKED_USERS, CoolDowns
@@ -20,7 +20,6 @@ def test_t5_who_never_failed_does_not_wait(cool_downs: CoolDowns) -> None:
     assert cool_downs.remaining("alice", NOW) == 0
 
 
-@settings(deadline=None)
 @given(failures=st.integers(1, 2_000), seed=st.integers())
 def test_t5_each_failure_doubles_the_pause_up_to_a_minute_less_up_to_half(failures: int, seed: int) -> None:
     random.seed(seed)

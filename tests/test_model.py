@@ -392,9 +392,7 @@ def play(clock: time_machine.Traveller, tally: Tally, storm: str, examples: int,
     """Play `examples` histories of up to so many `steps`, and report to `tally`."""
 
     played: list[Counts] = []
-    budget = settings(
-        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    budget = settings(max_examples=examples, stateful_step_count=steps, suppress_health_check=list(HealthCheck))
     try:
         run_state_machine_as_test(lambda: SharedLogins(clock, played), settings=budget)  # type: ignore[arg-type]
     finally:

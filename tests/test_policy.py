@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenflight.errors import ConfigurationError
@@ -75,7 +75,6 @@ def test_r5_a_token_of_an_hour_is_judged_right_a_second_around_each_boundary(
     assert judge(issued_now(HOUR), DEFAULT, NOW + HOUR - life_left) is verdict
 
 
-@settings(deadline=None)
 @given(
     expires_at=st.integers(1_000_000_000, 3_000_000_000),
     buffer=st.integers(0, 7200),
@@ -93,7 +92,6 @@ def test_r5_each_boundary_belongs_to_the_better_verdict_and_the_next_instant_doe
     assert judge(tokens, policy, math.nextafter(due, math.inf)) is Freshness.DUE
 
 
-@settings(deadline=None)
 @given(token_sets(), policies, jitters, st.floats(0, 7200), st.floats(-HOUR, 40 * 86_400), st.floats(0, 86_400))
 def test_r5_a_token_set_never_gets_fresher_with_time(
     tokens: TokenSet, policy: RefreshPolicy, jitter: float, min_validity: float, age: float, later: float
@@ -104,7 +102,6 @@ def test_r5_a_token_set_never_gets_fresher_with_time(
     assert OLDER.index(verdict) <= OLDER.index(verdict_later)
 
 
-@settings(deadline=None)
 @given(token_sets(), policies, jitters, st.floats(-HOUR, 40 * 86_400))
 def test_the_last_fresh_moment_is_the_one_the_judge_means(
     tokens: TokenSet, policy: RefreshPolicy, jitter: float, age: float
@@ -116,7 +113,6 @@ def test_the_last_fresh_moment_is_the_one_the_judge_means(
     assert (judge(tokens, policy, NOW + age, jitter=jitter) is Freshness.FRESH) == (NOW + age <= last)
 
 
-@settings(deadline=None)
 @given(token_sets(), policies, jitters, jitters)
 def test_a_greater_share_of_the_window_never_means_a_later_renewal(
     tokens: TokenSet, policy: RefreshPolicy, one: float, other: float
@@ -153,7 +149,6 @@ def test_r4_a_token_of_a_minute_is_fresh_when_new_and_due_in_its_last_quarter() 
     assert judge(tokens, DEFAULT, NOW + 46) is Freshness.DUE
 
 
-@settings(deadline=None)
 @given(lifetimes, jitters, st.floats(0, 0.62))
 def test_r4_by_default_a_token_of_any_lifetime_is_fresh_for_most_of_it(
     lifetime: float, jitter: float, share: float
@@ -161,7 +156,6 @@ def test_r4_by_default_a_token_of_any_lifetime_is_fresh_for_most_of_it(
     assert judge(issued_now(lifetime), DEFAULT, NOW + share * lifetime, jitter=jitter) is Freshness.FRESH
 
 
-@settings(deadline=None)
 @given(lifetimes, policies, jitters)
 def test_r4_the_buffers_never_exceed_their_share_of_the_lifetime(
     lifetime: float, policy: RefreshPolicy, jitter: float
@@ -207,7 +201,6 @@ def test_needing_more_life_than_any_token_has_still_renews_well_before_the_expir
     assert judge(issued_now(HOUR), DEFAULT, NOW + 2700, min_validity=10 * HOUR) is Freshness.DUE
 
 
-@settings(deadline=None)
 @given(lifetimes, policies, st.floats(0, 100 * 86_400))
 def test_r4_whatever_life_a_caller_needs_the_moment_of_issue_is_not_yet_due(
     lifetime: float, policy: RefreshPolicy, min_validity: float
@@ -215,7 +208,6 @@ def test_r4_whatever_life_a_caller_needs_the_moment_of_issue_is_not_yet_due(
     assert judge(issued_now(lifetime), policy, NOW, min_validity=min_validity) is not Freshness.DUE
 
 
-@settings(deadline=None)
 @given(lifetimes, st.floats(0, 1), st.floats(0, 1))
 def test_with_enough_life_left_for_the_caller_and_the_buffer_a_token_is_not_due(
     lifetime: float, share_needed: float, share_left: float
@@ -269,7 +261,6 @@ def test_t8_users_are_spread_evenly_over_the_window() -> None:
     assert all(850 < count < 1150 for count in tenths.values())
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=[])))
 def test_t8_any_user_has_a_share_between_nothing_and_the_whole_window(user_id: str) -> None:
     assert 0 <= user_jitter(user_id) <= 1

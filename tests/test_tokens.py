@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import time_machine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import json_values, nested, token_sets
@@ -119,13 +119,11 @@ def test_r3_an_absolute_expiry_too_far_away_is_unknown_and_not_cached_for_ever(e
     assert read(expires_at=expires_at).expires_at is None
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["expires_in", "expires_at", "scope", "id_token", "x"]), json_values))
 def test_r3_r6_no_value_beside_the_tokens_makes_a_reply_unreadable(members: dict[str, Any]) -> None:
     assert read(**members).access_token == "at"
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["access_token", "refresh_token", "token_type", "expires_in"]), json_values))
 def test_r6_whatever_a_reply_holds_it_is_read_or_refused_within_the_error_tree(members: dict[str, Any]) -> None:
     try:
@@ -213,7 +211,6 @@ def test_r1_with_nothing_to_carry_over_a_reply_stays_as_it_is() -> None:
     assert TokenSet("at").carrying_over(None) == TokenSet("at")
 
 
-@settings(deadline=None)
 @given(token_sets, token_sets)
 def test_r1_carrying_over_never_loses_a_refresh_token_and_never_keeps_an_old_expiry(
     new: TokenSet, old: TokenSet
@@ -319,7 +316,6 @@ def test_a_token_set_does_not_change_with_the_mapping_it_was_made_from() -> None
     assert tokens.extra == {"details": {"tenant": "t1"}}
 
 
-@settings(deadline=None)
 @given(token_sets)
 def test_equal_token_sets_have_equal_hashes(tokens: TokenSet) -> None:
     again = TokenSet.from_dict(tokens.to_dict())

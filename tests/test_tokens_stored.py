@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import json_values, nested, token_sets
@@ -36,7 +36,6 @@ def read(**members: Any) -> TokenSet:
 # Today's shape
 
 
-@settings(deadline=None)
 @given(token_sets)
 def test_a_token_set_survives_the_way_through_json(tokens: TokenSet) -> None:
     assert TokenSet.from_dict(json.loads(json.dumps(tokens.to_dict()))) == tokens
@@ -75,7 +74,6 @@ def test_a_record_without_an_access_token_is_corrupted(data: dict[str, object]) 
         TokenSet.from_dict(data)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS + OLDER_FIELDS), json_values, max_size=6))
 def test_whatever_a_record_holds_it_is_read_or_called_corrupted(fields: dict[str, Any]) -> None:
     try:

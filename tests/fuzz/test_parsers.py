@@ -40,7 +40,7 @@ def nearly_good(draw: st.DrawFn, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_r6_p4_l1_what_is_nearly_good_is_read_or_refused_inside_the_error_tree_without_a_token(
     name: str, data: st.DataObject
@@ -52,7 +52,6 @@ TIMES: Final = ("issued_at", "expires_at", "expires_in", "obtained_at", "created
 numbers = st.integers(-(10**310), 10**310) | st.floats() | st.sampled_from([1e308, -1e308, 10**308, 0, SENT_AT])
 
 
-@settings(deadline=None)
 @given(st.booleans(), st.dictionaries(st.sampled_from(TIMES), numbers | numbers.map(str)))
 @example(todays=True, times={"issued_at": 1e308, "expires_in": 1e308})
 @example(todays=True, times={"issued_at": 10**308, "expires_in": 10**308})
@@ -71,7 +70,6 @@ def test_r3_p4_no_times_make_a_stored_token_set_an_error_of_another_kind(todays:
         assert TokenSet.from_dict(tokens.to_dict()) == tokens
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1), st.none() | st.text(), st.sampled_from([200, 400, 401, 503]), json_values)
 @example(access_token="\ud800", refresh_token="rt", status=400, error="invalid_grant")
 @example(access_token="at", refresh_token="\udfff", status=503, error="\ud800")

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenflight.errors import ConfigurationError
@@ -59,7 +59,6 @@ def test_r9_reserved_characters_are_form_encoded_before_base64(secret: str, enco
     assert base64.b64decode(header.removeprefix("Basic ")) == f"app%3A1:{encoded}".encode()
 
 
-@settings(deadline=None)
 @given(text, text)
 def test_r9_a_server_reads_back_any_credentials(client_id: str, secret: str) -> None:
     header = ClientSecretBasic(client_id, secret).headers()["Authorization"]

@@ -99,7 +99,6 @@ def test_odd_characters_of_a_refresh_token_are_form_encoded(token: str, encoded:
     )
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_a_server_reads_back_any_refresh_token(token: str) -> None:
     content = build_refresh_request(ENDPOINT, token, PublicClient("app")).content
@@ -361,7 +360,6 @@ def test_l1_no_error_echoes_a_token_however_the_provider_wrote_it(status: int, e
     assert "canary" not in shown
 
 
-@settings(deadline=None)
 @given(
     st.text("abc123_-", min_size=8, max_size=20),
     st.text("abc123_-", min_size=8, max_size=20),
@@ -395,7 +393,7 @@ headers = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(status=statuses, headers=headers, body=bodies, previous=st.sampled_from([None, PREVIOUS]))
 def test_r6_whatever_arrives_is_a_token_set_or_an_error_of_the_tree(
     status: int, headers: dict[str, str], body: bytes, previous: TokenSet | None

@@ -155,7 +155,7 @@ urls = st.text() | st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(urls)
 def test_any_text_is_a_secure_url_or_a_configuration_error(url: str) -> None:
     said = "issuer must, or may"
@@ -167,7 +167,7 @@ def test_any_text_is_a_secure_url_or_a_configuration_error(url: str) -> None:
     assert said.startswith("issuer must")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(urls)
 def test_a3_plain_http_that_is_accepted_goes_to_this_machine_as_the_http_library_reads_it(url: str) -> None:
     try:
@@ -185,7 +185,6 @@ def test_this_machine_is_known_by_the_form_of_its_name(host: str, expected: bool
     assert is_loopback(host) is expected
 
 
-@settings(deadline=None)
 @given(st.ip_addresses())
 def test_an_address_is_this_machine_if_it_is_a_loopback_address(address: Any) -> None:
     assert is_loopback(str(address)) is ip_address(str(address)).is_loopback
@@ -276,7 +275,7 @@ bodies = (
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     status=st.sampled_from([200]) | st.integers(100, 599),
     headers=st.dictionaries(st.just("retry-after"), st.text()),

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strategies import json_values, token_sets
@@ -37,7 +37,6 @@ def read(data: bytes, key: TokenKey = KEY) -> StoredTokens | StoreCorrupted:
         return error
 
 
-@settings(deadline=None)
 @given(st.builds(TokenKey, names, names), records)
 def test_p2_a_record_reads_back_as_it_was_written_in_one_piece(key: TokenKey, record: StoredTokens) -> None:
     data = encode_record(key, record)
@@ -57,7 +56,6 @@ def test_no_two_versions_are_alike() -> None:
     assert len({new_version() for _ in range(1000)}) == 1000
 
 
-@settings(deadline=None)
 @given(st.binary())
 @example(b"")
 @example(b"\xff\xfe")
@@ -72,7 +70,6 @@ def test_p4_any_bytes_read_as_a_record_or_as_corrupted(data: bytes) -> None:
     decode_key(data)
 
 
-@settings(deadline=None)
 @given(json_values)
 @example({"access_token": "x", "issued_at": 1e308, "expires_in": 1e308})
 @example({"access_token": "x", "issued_at": 10**308, "expires_in": 10**308})
@@ -83,7 +80,6 @@ def test_p4_any_json_reads_as_a_record_or_as_corrupted(value: object) -> None:
     read(json.dumps(value).encode())
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted({*RECORD, *TokenSet("x").to_dict()})), json_values)
 @example("provider", None)
 @example("tokens", [])
@@ -92,7 +88,6 @@ def test_p4_a_record_with_any_one_member_changed_reads_as_a_record_or_as_corrupt
     read(json.dumps(RECORD | {"tokens": RECORD["tokens"] | {name: value}}).encode())
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(json.dumps(RECORD)) - 1))
 def test_p4_a_record_cut_off_anywhere_is_corrupted(length: int) -> None:
     assert isinstance(read(json.dumps(RECORD).encode()[:length]), StoreCorrupted)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stores.test_codec import OLDER_SHAPES
@@ -94,7 +94,6 @@ def changed(**changes: Any) -> bytes:
 # What a record looks like
 
 
-@settings(deadline=None)
 @given(st.builds(TokenKey, names, names), records)
 def test_p2_a_record_reads_back_as_it_was_written(key: TokenKey, record: StoredTokens) -> None:
     data = CODEC.encode(key, record)
@@ -186,7 +185,6 @@ async def test_p6_two_users_whose_files_were_swapped_are_both_refused(store: Fil
     assert (path.read_bytes(), other.read_bytes()) == (bobs, alices)
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(SEALED) - 1), st.integers(0, 7))
 def test_p4_a_record_with_any_bit_flipped_is_refused_or_still_the_same(position: int, bit: int) -> None:
     data = bytearray(SEALED)
@@ -195,7 +193,6 @@ def test_p4_a_record_with_any_bit_flipped_is_refused_or_still_the_same(position:
     assert isinstance(found, StoreCorrupted) or found == RECORD  # JSON and base64 have two spellings of a few things
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_p4_what_is_sealed_is_refused_with_any_bit_flipped(data: st.DataObject) -> None:
     sealed = bytearray(base64.b64decode(json.loads(SEALED)["sealed"]))
@@ -203,13 +200,11 @@ def test_p4_what_is_sealed_is_refused_with_any_bit_flipped(data: st.DataObject) 
     assert code_of(changed(sealed=base64.b64encode(sealed).decode())) == "not_authentic"
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(SEALED) - 1))
 def test_p4_a_record_cut_off_anywhere_is_refused(length: int) -> None:
     assert isinstance(read(SEALED[:length]), StoreCorrupted)
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(base64.b64decode(json.loads(SEALED)["sealed"])) - 1))
 @example(0)
 @example(23)
@@ -220,7 +215,6 @@ def test_p4_what_is_sealed_is_refused_when_cut_off_anywhere(length: int) -> None
     assert code_of(changed(sealed=base64.b64encode(sealed).decode())) == "not_authentic"
 
 
-@settings(deadline=None)
 @given(st.binary())
 @example(b"")
 @example(b"\xff\xfe")
@@ -230,7 +224,6 @@ def test_p4_any_bytes_are_refused(data: bytes) -> None:
     assert isinstance(read(data), StoreCorrupted)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(json.loads(SEALED))), json_values)
 @example("key_id", [])
 @example("sealed", "é")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenflight.stores.filenames import MAX_NAME_LENGTH, file_name, text_of
@@ -24,7 +24,6 @@ def test_a_plain_name_is_its_own_file_name(text: str) -> None:
     assert file_name(text) == text
 
 
-@settings(deadline=None)
 @given(any_text)
 def test_p6_a_file_name_is_harmless_wherever_it_is_used(text: str) -> None:
     name = file_name(text)
@@ -34,7 +33,6 @@ def test_p6_a_file_name_is_harmless_wherever_it_is_used(text: str) -> None:
     assert name.partition(".")[0] not in RESERVED_ON_WINDOWS
 
 
-@settings(deadline=None)
 @given(any_text)
 @example("." * 100)
 @example("A" * 66 + "a" * 3)
@@ -45,7 +43,6 @@ def test_a_file_name_reads_back_as_its_text_unless_it_was_cut(text: str) -> None
         assert "~" not in name
 
 
-@settings(deadline=None)
 @given(any_text, any_text)
 @example("a/b", "a_b")
 @example("a/b", "A/B")
@@ -55,7 +52,6 @@ def test_p6_two_names_never_collide_not_even_on_a_case_insensitive_file_system(o
     assert (file_name(one).casefold() == file_name(other).casefold()) == (one == other)
 
 
-@settings(deadline=None)
 @given(any_text)
 def test_p6_no_text_has_a_cut_name_as_its_plain_one(text: str) -> None:
     cut = file_name((text * (MAX_NAME_LENGTH + 1))[: MAX_NAME_LENGTH + 1])
@@ -81,7 +77,6 @@ def test_a_file_name_that_no_text_has_reads_as_none(name: str) -> None:
     assert text_of(name) is None
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec=None)))
 def test_reading_a_foreign_file_name_never_fails(name: str) -> None:
     text = text_of(name)
