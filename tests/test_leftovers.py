@@ -162,7 +162,7 @@ def test_l2_nothing_is_left_of_users_who_come_once(
                 gc.collect()
                 return sys.getallocatedblocks()
 
-            return await blocks_after(range(500)), await blocks_after(range(500, 2_500))
+            return await blocks_after(range(500)), await blocks_after(range(500, 3_500))
 
     base_line, afterwards = run_in_virtual_time(clock, main)
-    assert afterwards < base_line + 1_000, "less than half a block of memory for each of 2,000 users"
+    assert afterwards < base_line + 1_500, "less than half a block of memory for each of 3,000 users"
