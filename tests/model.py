@@ -233,16 +233,12 @@ class Ledger:
         self._must(refresh_token not in self.spent, "a spent refresh token is stored")
         # A row on its way to a refresher that can't know of a login elsewhere, at this very moment: the store has no
         # way to create a record only if there is none.
-        is_row = tokens.access_token in self.offered and before is not None
+        is_row = tokens.access_token in self.offered
         elsewhere = before is not None and self.writers[before.version] != acting.get()
-        self._must(
-            before is None
-            or issued.grant in self.logging_in
-            or issued.grant >= self.grant_of(before.tokens)
-            or (is_row and elsewhere),
-            "X10: a login is overwritten with what came before it",
-        )
-        if before is None or issued.grant in self.logging_in:
+        is_login = issued.grant in self.logging_in
+        is_older = before is not None and not is_login and issued.grant < self.grant_of(before.tokens)
+        self._must(not is_older or (is_row and elsewhere), "X10: a login is overwritten with what came before it")
+        if before is None or is_login or is_older:
             self.saves.append(issued.grant)
             for whose, first in self._first_grants.items():
                 if whose[1] == key.user_id:
