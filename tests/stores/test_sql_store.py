@@ -27,6 +27,7 @@ from stores.codecs import CODECS
 from stores.postgres_server import PostgresServer, pgbouncer, postgres_server
 from support import login
 from tokenflight import (
+    ClientSecretBasic,
     ConfigurationError,
     LeaseTimeout,
     OIDCProvider,
@@ -710,6 +711,26 @@ async def test_the_table_can_be_one_of_the_apps_own_on_an_engine_that_stays_open
             assert await connection.run_sync(lambda sync: inspect(sync).get_pk_constraint(table.name)) is not None
         async with engine.begin() as connection:
             await connection.run_sync(metadata.drop_all)
+
+
+async def test_x1_stores_on_one_database_in_memory_lose_no_write_and_give_each_lease_once() -> None:
+    """SQLAlchemy has one connection to it for all: what happens at once on that is one transaction."""
+    fake, engine = FakeProvider(), create_async_engine("sqlite+aiosqlite://")
+    one, another = SQLTokenStore(engine), SQLTokenStore(engine)
+    await one.create_table()
+    users = [f"user-{number}" for number in range(20)]
+    try:
+        async with fake.client() as http:
+            provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+            async with TokenRefresher(provider, one) as first, TokenRefresher(provider, another) as second:
+                await asyncio.gather(*(first.save_tokens(user, login(fake, user, life_left=-1)) for user in users))
+
+                sets = await asyncio.gather(*(r.get_valid_token(user) for user in users for r in (first, second)))
+    finally:
+        await engine.dispose()
+
+    assert len({tokens.access_token for tokens in sets}) == fake.refreshes() == len(users)
+    assert fake.reuses() == 0
 
 
 async def test_closing_a_store_closes_the_connections_of_its_own_engine(database: Database) -> None:

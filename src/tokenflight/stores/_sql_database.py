@@ -4,11 +4,11 @@ import asyncio
 import os
 import random
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Executable
+from sqlalchemy import URL, Connection, Executable, Pool, StaticPool
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -35,6 +35,8 @@ _TRY_AGAIN: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213
 
 _ALREADY_THERE: Final = frozenset({"23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "1062"})
 _MISSING_TABLE: Final = frozenset({"42P01", "1146"})
+
+_turns: Final[WeakKeyDictionary[Pool, asyncio.Lock]] = WeakKeyDictionary()
 
 
 class Database:
@@ -174,16 +176,21 @@ async def _execute_at_last(
 
 
 async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object]) -> Outcome:
-    connection = await engine.connect()
-    try:
-        outcome = await connection.run_sync(_outcome_of, statement, parameters)
-    except IntegrityError as exc:
-        if _code_of(exc) not in _ALREADY_THERE:
-            raise
-        return Outcome(0, ())  # somebody else made this row, or this table, at the same moment
-    finally:
-        await connection.close()  # plainly, as nobody but this task waits for it: `async with` takes one task more
-    return outcome
+    async with _turn(engine.pool):
+        connection = await engine.connect()
+        try:
+            return await connection.run_sync(_outcome_of, statement, parameters)
+        except IntegrityError as exc:
+            if _code_of(exc) not in _ALREADY_THERE:
+                raise
+            return Outcome(0, ())  # somebody else made this row, or this table, at the same moment
+        finally:
+            await connection.close()  # plainly, as nobody but this task waits for it: `async with` takes one task more
+
+
+def _turn(pool: Pool) -> AbstractAsyncContextManager[None]:
+    # A database in memory is one connection to all its users, where the end of one statement would undo another.
+    return _turns.setdefault(pool, asyncio.Lock()) if isinstance(pool, StaticPool) else nullcontext()
 
 
 def _outcome_of(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> Outcome:
