@@ -9,6 +9,7 @@ import time_machine
 
 from support import login
 from tokenflight import (
+    ClientSecretBasic,
     ConfigurationError,
     MemoryTokenStore,
     OIDCProvider,
@@ -22,7 +23,8 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight.testing import FakeProvider, ServerError
+from tokenflight.testing import FakeProvider, RateLimited, ServerError
+from virtual_time import run_in_virtual_time
 
 
 async def outcomes_of(sweep: AsyncIterator[SweepOutcome]) -> dict[str, SweepOutcome]:
@@ -217,3 +219,66 @@ async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
         clock.shift(61)
         await outcomes_of(refresher.sweep())
         assert store.reads == 1
+
+
+def test_t5_a_sweep_waits_where_the_provider_asks_for_a_pause_and_then_renews_all(
+    clock: time_machine.Traveller, fake: FakeProvider, store: CountingStore
+) -> None:
+    users = [f"user-{number}" for number in range(20)]
+
+    async def main() -> list[SweepOutcome]:
+        async with fake.client() as http:
+            provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+            async with TokenRefresher(provider, store) as refresher:
+                for user_id in users:
+                    await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+                fake.fail(RateLimited(retry_after=30), times=1)
+                return [outcome async for outcome in refresher.sweep(concurrency=4)]
+
+    outcomes = run_in_virtual_time(clock, main)
+
+    assert sorted(outcomes, key=lambda outcome: users.index(outcome.user_id)) == [
+        SweepOutcome(user_id, renewed=True) for user_id in users
+    ]
+    assert fake.refreshes() == len(users)
+
+
+async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        fake.fail(RateLimited(retry_after=600), times=1)
+        outcomes = await outcomes_of(refresher.sweep(concurrency=1))
+    assert [outcome.error.code for outcome in outcomes.values() if outcome.error] == ["rate_limited", "cooling_down"]
+
+
+async def test_x9_a_user_logged_out_while_a_sweep_renews_is_no_failure(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        with fake.hold() as gate:
+            swept = asyncio.ensure_future(outcomes_of(refresher.sweep()))
+            await gate.reached()
+            await refresher.delete_tokens("alice")
+        assert await swept == {"alice": SweepOutcome("alice")}
+
+
+@pytest.mark.parametrize("life_left", [-1, 3000])
+async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no_more(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore, life_left: float
+) -> None:
+    for number in range(50):
+        user_id = f"user-{number}"
+        await store.save(TokenKey(provider.name, user_id), login(fake, user_id, life_left=life_left))
+    refresher = TokenRefresher(provider, store)
+    async with aclosing(refresher.sweep(concurrency=2)) as sweep:
+        await anext(sweep)
+        await refresher.aclose()
+        read = store.reads
+        with pytest.raises(ConfigurationError, match="closed"):
+            async for _ in sweep:
+                pass
+    assert store.reads == read

@@ -32,9 +32,13 @@ class CoolDowns:
 
     def remaining(self, user_id: str, now: float) -> float:
         """How many seconds `user_id` still has to wait; zero if not at all."""
-        remaining = self._provider.remaining(now)
+        remaining = self.provider_remaining(now)
         pause = self._by_user.get(user_id)
         return remaining if pause is None else max(remaining, pause.remaining(now))
+
+    def provider_remaining(self, now: float) -> float:
+        """How many seconds the provider still wants everybody to wait; zero if not at all."""
+        return self._provider.remaining(now)
 
     def failed(self, user_id: str, now: float) -> None:
         """Start the next, longer pause of `user_id`."""

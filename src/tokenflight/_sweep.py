@@ -1,7 +1,7 @@
 """A pass over all users of a store: streamed, a few at a time, each with an outcome of its own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from tokenflight.errors import TokenflightError
@@ -21,7 +21,7 @@ class SweepOutcome:
 
 
 async def sweep(
-    keys: AsyncIterator[TokenKey], tend: Callable[[TokenKey], Awaitable[bool]], *, concurrency: int
+    keys: AsyncGenerator[TokenKey, None], tend: Callable[[TokenKey], Awaitable[bool]], *, concurrency: int
 ) -> AsyncGenerator[SweepOutcome, None]:
     """Call `tend` on each of `keys`, at most `concurrency` at once; yield the outcomes as they come.
 
@@ -44,12 +44,13 @@ async def sweep(
             task.cancel()
         if pending:
             await asyncio.wait(pending)
-        if isinstance(keys, AsyncGenerator):
-            await keys.aclose()
+        await keys.aclose()
 
 
 async def _outcome(key: TokenKey, tend: Callable[[TokenKey], Awaitable[bool]]) -> SweepOutcome:
     try:
         return SweepOutcome(key.user_id, renewed=await tend(key))
     except TokenflightError as exc:
+        if exc.code == "closed":
+            raise  # no user's failure
         return SweepOutcome(key.user_id, error=exc)

@@ -50,6 +50,9 @@ from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 MAX_CONCURRENT_READS: Final = 64
 """How many flights read their record at the same moment, without a lease."""
 
+LONGEST_WAIT_OF_SWEEP_SECONDS: Final = 60.0
+"""For a provider that asks for a pause. After a longer one, the next sweep will do."""
+
 _now = time.time
 
 
@@ -188,21 +191,16 @@ class TokenRefresher:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
 
         For cron jobs, and for refresh tokens that die when unused. At most `concurrency` users are looked at at once;
-        one user's failure does not stop the others. Raises a `StoreError` if the users can't be listed.
+        one user's failure does not stop the others, and where the provider asks for a pause of up to a minute, the
+        sweep waits. Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is
+        closed.
         """
         checked_seconds("within", within)
         require_count("concurrency", concurrency)
         self._check_use()
 
-        async def tend(key: TokenKey) -> bool:
-            copy = self._decide.known(key.user_id)
-            record = await self._records.load(key) if copy is None or not copy.is_trusted(_now()) else copy.record
-            if record is None or not self._decide.will_be_due(key.user_id, record.tokens, within):
-                return False  # logged out meanwhile, or good for longer
-            await self._obtain(key.user_id, Need(renewal=True, instead_of=record.tokens))
-            return True
-
-        async with aclosing(sweep(self._records.keys(), tend, concurrency=concurrency)) as outcomes:
+        tend = partial(self._renew_if_due, within=within)
+        async with aclosing(sweep(self._listed(), tend, concurrency=concurrency)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -284,6 +282,41 @@ class TokenRefresher:
             finally:  # also if cancelled or failed: it may have been stored
                 self._flights.overtake(user_id)
                 self._memory.distrust_copy(user_id)
+
+    # The sweep's side.
+
+    async def _listed(self) -> AsyncGenerator[TokenKey, None]:
+        keys = self._records.keys()
+        try:
+            async for key in keys:
+                yield key
+                self._check_use()  # before the store is read on: closed, it would open again
+        finally:
+            if isinstance(keys, AsyncGenerator):
+                await keys.aclose()
+
+    async def _renew_if_due(self, key: TokenKey, *, within: float) -> bool:
+        """Renew the token set that the store has for `key`, if it is due or will be `within` so many seconds."""
+        self._check_use()
+        copy = self._decide.known(key.user_id)
+        record = await self._records.load(key) if copy is None or not copy.is_trusted(_now()) else copy.record
+        if record is None or not self._decide.will_be_due(key.user_id, record.tokens, within):
+            return False  # logged out meanwhile, or good for longer
+        need = Need(renewal=True, instead_of=record.tokens)
+        while True:
+            try:
+                await self._obtain(key.user_id, need)
+            except ReauthenticationRequired as exc:
+                if exc.reason != "no_tokens":
+                    raise
+                return False  # logged out meanwhile
+            except ProviderUnavailable:
+                pause = self._cool_downs.provider_remaining(_now())
+                if not 0 < pause <= LONGEST_WAIT_OF_SWEEP_SECONDS:
+                    raise
+                await asyncio.sleep(pause)  # which it asked of everybody: the rest of the sweep can't do better
+            else:
+                return True
 
     # The flight: a task of its own.
 
