@@ -30,7 +30,7 @@ from tokenflight import (
     Version,
     _records,
 )
-from tokenflight.testing import DropReply, FakeProvider
+from tokenflight.testing import DropReply, FakeProvider, ServerError
 
 KEY = TokenKey(Minting.name, "alice")
 
@@ -371,6 +371,26 @@ async def test_a_flight_that_is_void_when_it_gets_the_lease_asks_nobody(
         assert await caller == fresh
         store.may_lease.set()
     assert fake.requests() == 0
+
+
+async def test_t6_a_flight_that_waits_for_one_that_is_void_and_fails_does_not_ask_right_after_it(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    class KeepingAll(MemoryTokenStore):
+        async def delete(self, key: TokenKey) -> bool:
+            raise StoreUnavailable("down")
+
+    async with TokenRefresher(provider, KeepingAll()) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        fake.fail(ServerError(), times=1)
+        with fake.hold() as gate:
+            asking = asyncio.create_task(refresher.get_valid_token("alice"))
+            await gate.reached()
+            with pytest.raises(StoreUnavailable):
+                await refresher.delete_tokens("alice")
+        with pytest.raises(ProviderUnavailable, match="paused after a failure"):
+            await asking
+    assert fake.requests() == 1
 
 
 async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens(

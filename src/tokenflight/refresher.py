@@ -410,6 +410,8 @@ class TokenRefresher:
                         return None
                     if course.flight.void:
                         return Landing(record)
+                    if (obstacle := self._decide.obstacle(key, record)) is not None:
+                        return Landing(record, obstacle)  # from while this flight waited for its turn
                     course.ask()
                     tokens = await ask(self._provider, key, None if record is None else record.tokens)
             except ReauthenticationRequired as refusal:
