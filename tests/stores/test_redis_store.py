@@ -26,6 +26,7 @@ from tokenflight import (
     OIDCProvider,
     StoreConflict,
     StoreCorrupted,
+    StoreError,
     StoreUnavailable,
     TokenKey,
     TokenRefresher,
@@ -33,6 +34,7 @@ from tokenflight import (
     TokenStore,
     Version,
 )
+from tokenflight.stores import _redis_session
 from tokenflight.stores import redis as redis_store
 from tokenflight.stores.codec import RecordCodec
 from tokenflight.stores.redis import RedisTokenStore
@@ -126,6 +128,21 @@ class TestRedisTokenStoreOnACluster(StoreConformance):
             await store.aclose()
 
 
+@pytest.mark.long
+async def test_on_a_cluster_whose_client_has_no_channels_waiters_ask_now_and_then(
+    cluster_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(RedisCluster, "pubsub")  # as before redis-py 8
+    async with RedisCluster(host="127.0.0.1", port=cluster_port) as client:
+        store, other = RedisTokenStore(client), RedisTokenStore(client)
+        async with store.lease(KEY, timeout=0):
+            waiter = asyncio.create_task(take(other))
+            await asyncio.sleep(0.2)
+        await waiter
+        await store.aclose()
+        await other.aclose()
+
+
 class Commands:
     """What was sent to a server while its `watched` context lasted."""
 
@@ -163,8 +180,8 @@ async def keys_of(store: TokenStore, provider: str | None = None) -> list[TokenK
     return [key async for key in store.keys(provider)]
 
 
-async def take(store: RedisTokenStore, *, timeout: float = 20) -> None:
-    async with store.lease(KEY, timeout=timeout):
+async def take(store: RedisTokenStore, *, key: TokenKey = KEY, timeout: float = 20) -> None:
+    async with store.lease(key, timeout=timeout):
         pass
 
 
@@ -340,6 +357,30 @@ async def test_a_waiter_whose_connection_was_lost_gets_the_lease_all_the_same(
             client.execute_command("CLIENT KILL TYPE pubsub")
     await waiter
     await other.aclose()
+
+
+async def test_a_release_while_one_begins_to_wait_beside_another_is_not_missed(
+    server: RedisServer, store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "POLL_SECONDS", 600)
+    waiting_store, others = RedisTokenStore(server.url), TokenKey("idp", "others")
+
+    async def pass_on(key: TokenKey, held: asyncio.Event) -> None:
+        async with store.lease(key, timeout=0):
+            held.set()
+            await asyncio.sleep(0)
+
+    async with store.lease(others, timeout=0):
+        listening = asyncio.create_task(take(waiting_store, key=others))
+        await until_waiting(server)
+        for number in range(20):
+            key, held = TokenKey("idp", f"user-{number}"), asyncio.Event()
+            holder = asyncio.create_task(pass_on(key, held))
+            await held.wait()
+            await take(waiting_store, key=key)
+            await holder
+    await listening
+    await waiting_store.aclose()
 
 
 async def test_without_permission_to_publish_waiters_ask_now_and_then(
@@ -563,6 +604,27 @@ async def test_a_write_or_lease_whose_reply_was_lost_is_sent_again_and_counts_on
         await lossy.aclose()
 
 
+async def test_p7_listing_the_users_of_a_server_that_hangs_is_given_up(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis_session, "SEARCH_TIMEOUT_SECONDS", 0.2)
+    async with Redis.from_url(server.url, socket_timeout=None) as client:
+        store = RedisTokenStore(client)
+        await store.save(KEY, TOKENS)
+        with server.paused(), pytest.raises(StoreUnavailable, match="did not reply within") as failure:
+            await keys_of(store)
+    assert failure.value.code == "timeout"
+
+
+async def test_a_name_of_another_program_that_a_decoding_client_can_not_read_is_told(server: RedisServer) -> None:
+    with server.client() as client:
+        client.set(b"tokenflight:{idp:\xff}:tokens", "x")
+    async with Redis.from_url(server.url, decode_responses=True) as decoding, Redis.from_url(server.url) as plain:
+        with pytest.raises(StoreError, match="does not decode responses"):
+            await keys_of(RedisTokenStore(decoding))
+        assert await keys_of(RedisTokenStore(plain)) == []
+
+
 async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
@@ -616,7 +678,7 @@ async def test_l3_a_cancelled_lease_attempt_does_not_wait_for_a_server_that_hang
 async def test_l3_a_server_that_hangs_is_given_up_also_by_a_client_without_timeout(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._redis_session.COMMAND_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(_redis_session, "COMMAND_TIMEOUT_SECONDS", 0.2)
     async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
         store = RedisTokenStore(client)
         await store.load(KEY)

@@ -23,6 +23,9 @@ POLL_SECONDS: Final = 1.0
 COMMAND_TIMEOUT_SECONDS: Final = 8.0
 """Shorter than a refresher waits for its store; a client of the app's may have none of its own."""
 
+SEARCH_TIMEOUT_SECONDS: Final = 60.0
+"""For the next of all keys: between two of ours there may be millions of other programs'."""
+
 MAX_CONNECTIONS: Final = 32
 SOCKET_TIMEOUT_SECONDS: Final = 5.0
 MAX_RESENDS: Final = 3
@@ -105,7 +108,7 @@ class Command(Generic[T]):
         try:
             reply = await self._work
         except asyncio.CancelledError:
-            error = StoreUnavailable(f"Redis did not reply within {COMMAND_TIMEOUT_SECONDS:.0f} s", code="timeout")
+            error = StoreUnavailable(_no_reply(COMMAND_TIMEOUT_SECONDS), code="timeout")
         except Exception as exc:  # noqa: BLE001 - it is who waits that has to know
             error = exc
         else:
@@ -155,11 +158,24 @@ class Session:
 
     async def names(self, pattern: str) -> AsyncGenerator[str, None]:
         """The names of all keys that match `pattern`."""
-        try:
-            async for name in self._client.scan_iter(match=pattern, count=KEYS_PER_SCAN):
-                yield _text(name)
-        except _REDIS_ERRORS as exc:
-            raise _error_for(exc) from exc
+        names = aiter(self._client.scan_iter(match=pattern, count=KEYS_PER_SCAN))
+        while True:
+            timeout = asyncio.timeout(SEARCH_TIMEOUT_SECONDS)
+            try:
+                async with timeout:
+                    name = await anext(names)
+            except StopAsyncIteration:
+                return
+            except UnicodeDecodeError:
+                raise StoreError(
+                    "a key of another program's has a name that is no text, where this store's records should be; "
+                    "give the store a client that does not decode responses"
+                ) from None
+            except _REDIS_ERRORS as exc:
+                if timeout.expired():
+                    raise StoreUnavailable(_no_reply(SEARCH_TIMEOUT_SECONDS), code="timeout") from None
+                raise _error_for(exc) from exc
+            yield _text(name)
 
     async def eviction_policy(self) -> str | None:
         """What the server does when it is out of memory, or None if it does not tell or has no limit."""
@@ -182,6 +198,8 @@ class Session:
             self._listening = asyncio.get_running_loop().create_task(self._listen())
             self._listeners.add(self._listening)
             self._listening.add_done_callback(self._listeners.discard)
+        else:
+            released.set()  # what came between being refused and listening was for nobody: ask once more
         try:
             yield released
         finally:
@@ -258,6 +276,8 @@ class Session:
             task.cancel()
 
     async def _listen(self) -> None:
+        if not hasattr(self._client, "pubsub"):  # a cluster's, before redis-py 8: those who wait ask without being told
+            return
         while self._waiting:  # until then, not for ever: in Python 3.11, redis-py can overlook that it was cancelled
             try:
                 async with self._client.pubsub() as pubsub:
@@ -294,6 +314,10 @@ def _error_for(exc: Exception) -> StoreError:
         error.__cause__ = exc
         return error
     return StoreUnavailable(f"Redis failed ({type(exc).__name__})")
+
+
+def _no_reply(seconds: float) -> str:
+    return f"Redis did not reply within {seconds:.0f} s"
 
 
 def _text(name: bytes | str) -> str:

@@ -56,7 +56,7 @@ class SQLTokenStore(TokenStore):
     The lease is two columns of the user's row, by the database's clock: it ends `lease_duration` seconds after its
     holder died or was cut off, and is renewed four times as often while it is held. `autocommit=False` puts each
     statement between BEGIN and COMMIT, which costs two round trips more: for a pooler that gives each transaction
-    another connection and knows no prepared statements, as PgBouncer before 1.21.
+    another connection and knows no prepared statements, as PgBouncer does not by default before 1.24.
     """
 
     def __init__(
