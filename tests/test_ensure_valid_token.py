@@ -251,3 +251,20 @@ async def test_a_user_id_that_is_none_is_refused_before_it_does_harm(
     with pytest.raises(ConfigurationError, match="user_id"):
         await refresher.get_valid_token(user_id, rejected="token")
     assert not refresher._memory._rejected
+
+
+async def test_t1_a_pause_is_no_logout_for_a_caller_with_a_new_login_though_the_stored_one_is_refused(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.revoke("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await refresher.get_valid_token("alice")
+    await refresher.save_tokens("bob", login(fake, "bob", life_left=-1))
+    fake.fail(RateLimited(60), times=1)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("bob")
+    clock.shift(10)
+    row = login(fake, "alice", life_left=-1)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.ensure_valid_token("alice", row)

@@ -59,22 +59,19 @@ class Decisions:
             return True  # sent again, it would cost the user the grant: whatever is stored is better
         return tokens.supersedes(need.offered)
 
-    def obstacle(self, key: TokenKey, record: StoredTokens | None) -> TokenflightError | None:
-        """Why no flight may start now, or None if one may."""
+    def obstacle(self, key: TokenKey) -> TokenflightError | None:
+        """Why the provider may not be asked now, or None if it may."""
         if self._unsaved.get(key.user_id) is not None:
             return _failures.still_unsaved(key)
         seconds = self._cool_downs.remaining(key.user_id, time.time())
-        if not seconds:
-            return None
-        refused = record is not None and record.refused
-        return _failures.refused_before(key) if refused else _failures.cooling_down(key, seconds)
+        return _failures.cooling_down(key, seconds) if seconds else None
 
     def spared(self, course: Course) -> Landing | None:
         """During the pause after a failure, a copy that is still valid stands in: the store may be what failed."""
         user_id, copy = course.key.user_id, course.copy
         if copy is None or course.need != NOTHING_MORE or not self.is_servable(user_id, copy.tokens):
             return None
-        obstacle = self.obstacle(course.key, copy.record)
+        obstacle = self.obstacle(course.key)
         return None if obstacle is None else Landing(copy.record, obstacle)
 
     def unmet(self, need: Need, flight: Flight[Landing], landing: Landing, *, joined: bool) -> Need | None:

@@ -266,7 +266,7 @@ class TokenRefresher:
         if need.offered is not None or not self._decide.is_aging(user_id, record.tokens):
             return
         key = self._records.key(user_id)
-        if self._flights.get(user_id) is None and self._decide.obstacle(key, record) is None:
+        if self._flights.get(user_id) is None and self._decide.obstacle(key) is None:
             self._flights.start(user_id, partial(self._fly, key, Need(renewal=True, instead_of=record.tokens)))
 
     @asynccontextmanager
@@ -336,7 +336,7 @@ class TokenRefresher:
         if (found := self._decide.spared(course) or await self._read(course)) is not None:
             return found
         self._require_renewable(course)  # first: no pause is to hide that it takes a login
-        if (obstacle := self._decide.obstacle(course.key, course.record)) is not None:
+        if (obstacle := self._decide.obstacle(course.key)) is not None:
             return Landing(course.record, obstacle)
         return await self._renew(course)
 
@@ -410,7 +410,7 @@ class TokenRefresher:
                         return None
                     if course.flight.void:
                         return Landing(record)
-                    if (obstacle := self._decide.obstacle(key, record)) is not None:
+                    if (obstacle := self._decide.obstacle(key)) is not None:
                         return Landing(record, obstacle)  # from while this flight waited for its turn
                     course.ask()
                     tokens = await ask(self._provider, key, None if record is None else record.tokens)
