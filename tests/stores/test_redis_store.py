@@ -858,3 +858,104 @@ async def test_l1_no_error_says_a_token_a_password_or_a_url() -> None:
 async def test_replacing_with_an_empty_version_is_a_conflict(store: RedisTokenStore) -> None:
     with pytest.raises(StoreConflict):
         await store.replace(KEY, TOKENS, expected=Version(""))
+
+
+async def test_nobody_listens_when_nobody_waits_any_more(server: RedisServer, store: RedisTokenStore) -> None:
+    other = RedisTokenStore(server.url)
+    async with store.lease(KEY, timeout=0):
+        waiter = asyncio.create_task(take(other))
+        await until_waiting(server)
+    await waiter
+    with server.client() as client:
+        await until(lambda: client.pubsub_numsub("tokenflight:released")[0][1] == 0)
+    await other.aclose()
+
+
+async def test_a_lease_key_without_an_end_is_not_asked_for_without_a_pause(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    with server.client() as client:
+        client.set(LEASE, "somebody without an end")
+    commands = Commands(server)
+    with commands.watched(), pytest.raises(LeaseTimeout):
+        await take(store, timeout=0.5)
+    assert commands.names.count("EVALSHA") < 6
+
+
+async def test_a_wait_for_a_lease_ends_when_its_time_is_over(
+    server: RedisServer, store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "POLL_SECONDS", 5.0)
+    other = RedisTokenStore(server.url)
+    async with store.lease(KEY, timeout=0):
+        waiting = asyncio.create_task(take(other, timeout=0.5))
+        async with asyncio.timeout(3):
+            await asyncio.wait([waiting])
+        with pytest.raises(LeaseTimeout):
+            await waiting
+    await other.aclose()
+
+
+async def test_l3_each_of_several_commands_that_hang_is_given_up_in_its_time(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis_session, "COMMAND_TIMEOUT_SECONDS", 0.2)
+    async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
+        store = RedisTokenStore(client)
+        await store.load(KEY)
+        with server.paused():
+            first = asyncio.create_task(store.load(KEY))
+            await asyncio.sleep(0.1)
+            second = asyncio.create_task(store.load(KEY))
+            for operation in (first, second):
+                with pytest.raises(StoreUnavailable, match="did not reply"):
+                    async with asyncio.timeout(3):
+                        await operation
+        await store.aclose()
+
+
+async def test_x7_an_attempt_whose_reply_never_came_keeps_no_lease(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = RedisTokenStore(server.url), RedisTokenStore(server.url)
+    await store.load(KEY)
+    monkeypatch.setattr(_redis_session, "COMMAND_TIMEOUT_SECONDS", 0.2)
+    with server.paused(), pytest.raises(StoreUnavailable):
+        await take(store)
+    monkeypatch.undo()
+    await take(other, timeout=5)
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_lease_that_the_server_has_lost_is_known_to_be_lost_at_the_next_extension(server: RedisServer) -> None:
+    store = RedisTokenStore(server.url, lease_duration=4)
+    async with store.lease(KEY, timeout=0) as lease:
+        with server.client() as client:
+            client.delete(LEASE)
+        began = time.monotonic()
+        await until(lambda: not lease.is_held())
+        assert time.monotonic() - began < 2.5
+    await store.aclose()
+
+
+async def test_x3_an_extension_that_hangs_is_given_up_and_tried_again(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisTokenStore(server.url, lease_duration=1.6)
+    async with store.lease(KEY, timeout=0) as lease:
+        hung: list[bool] = []
+        extend = lease._extend_once  # type: ignore[attr-defined]
+
+        async def hang_once() -> bool:
+            if not hung:
+                hung.append(True)
+                await asyncio.Event().wait()
+            return bool(await extend())
+
+        lease.end()  # type: ignore[attr-defined]
+        lease.begin(redis_store.lapse_clock(), hang_once)  # type: ignore[attr-defined]
+        await asyncio.sleep(2)
+        assert hung
+        assert lease.is_held()
+    await store.aclose()

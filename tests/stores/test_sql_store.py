@@ -21,6 +21,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, Executable, MetaData, NullPool, QueuePool, event, func, inspect, select, text, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from stores.codecs import CODECS
@@ -41,7 +42,7 @@ from tokenflight import (
     TokenStore,
     Version,
 )
-from tokenflight.stores import _sql_database, _sql_statements, sql
+from tokenflight.stores import _sql_database, _sql_statements, _sql_table, sql
 from tokenflight.stores._sql_database import Outcome
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql import SQLTokenStore, token_table
@@ -937,3 +938,147 @@ async def test_x11_a_pooler_that_gives_each_transaction_another_connection_break
             assert left.scalar_one() == 0
         await engine.dispose()
     assert fake.requests() == len(users)
+
+
+async def run_twice(store: SQLTokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, each statement runs twice, as after a connection that was lost before the reply."""
+    run = store._database.run
+
+    async def again(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Outcome:
+        await run(statement, parameters, **settings)
+        return await run(statement, parameters, **settings)
+
+    monkeypatch.setattr(store._database, "run", again)
+
+
+async def test_a_replacement_or_lease_whose_reply_was_lost_counts_once(
+    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await store.save(KEY, TokenSet("one"))
+    async with database.opened() as other:
+        await run_twice(store, monkeypatch)
+        replaced = await store.replace(KEY, TokenSet("two"), expected=version)
+        record = await other.load(KEY)
+        assert record is not None
+        assert (record.tokens, record.version) == (TokenSet("two"), replaced)
+        async with store.lease(KEY, timeout=0) as lease:
+            assert lease.is_held()
+            assert not await is_free(other)
+        assert await is_free(other)
+
+
+async def test_x4_an_extension_that_comes_too_late_is_none_of_the_successors_lease(
+    store: SQLTokenStore, database: Database
+) -> None:
+    parameters = {"given_id": _sql_table.row_id(KEY), "given_owner": "somebody who stood still"}
+    async with database.opened() as other, other.lease(KEY, timeout=0):
+        before = await database.run("select lease_owner, lease_until from {table}")
+        assert not await store._database.changes(store._statements.extend, parameters)
+        assert await database.run("select lease_owner, lease_until from {table}") == before
+
+
+async def test_x10_a_first_login_between_the_statements_of_a_release_stays_and_the_lease_is_free(
+    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = store._database.changes
+
+    async def log_in_between(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> bool:
+        changed = await changes(statement, parameters, **settings)
+        if statement is store._statements.release_with_record and not changed:
+            await other.save(KEY, TokenSet("login"))
+        return changed
+
+    async with database.opened() as other:
+        monkeypatch.setattr(store._database, "changes", log_in_between)
+        async with store.lease(KEY, timeout=0):
+            pass
+        record = await other.load(KEY)
+        assert record is not None
+        assert record.tokens == TokenSet("login")
+        assert await is_free(other)
+
+
+async def test_a_delete_between_whose_statements_the_lease_is_released_leaves_no_row(
+    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = store._database.changes
+
+    async def release_between(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> bool:
+        if statement is store._statements.empty:
+            await holder.__aexit__(None, None, None)
+        return await changes(statement, parameters, **settings)
+
+    async with database.opened() as other:
+        await store.save(KEY, TokenSet("one"))
+        holder = other.lease(KEY, timeout=0)
+        await holder.__aenter__()
+        monkeypatch.setattr(store._database, "changes", release_between)
+        assert await store.delete(KEY) is True
+    assert await rows_of(database) == 0
+
+
+async def test_a_login_that_changes_no_row_is_not_taken_for_stored(
+    store: SQLTokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def change_nothing(*arguments: object, **settings: object) -> bool:
+        return False
+
+    monkeypatch.setattr(store._database, "changes", change_nothing)
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.save(KEY, TokenSet("login"))
+    assert caught.value.code == "contended"
+
+
+async def test_a_lease_that_was_given_back_is_extended_no_more(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with database.opened(lease_duration=0.4) as store:
+        async with store.lease(KEY, timeout=0):
+            await asyncio.sleep(0.15)  # extended by now
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "tokenflight lease"]
+        async with store.lease(KEY, timeout=0):
+            pass
+        await asyncio.sleep(0.2)
+    assert "lapsed" not in caplog.text
+
+
+async def test_a_wait_for_a_lease_ends_when_its_time_is_over(database: Database) -> None:
+    async with database.opened() as store, database.opened() as other, store.lease(KEY, timeout=0):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("SHORTEST_POLL_SECONDS", "BRISK_POLL_SECONDS"):
+                patch.setattr(sql, name, 5.0)
+            began = time.monotonic()
+            with pytest.raises(LeaseTimeout):
+                await other.lease(KEY, timeout=0.1).__aenter__()
+            assert time.monotonic() - began < 2
+
+
+async def test_an_engine_serves_another_event_loop_after_the_first_has_ended(postgres: Database) -> None:
+    def use(store: SQLTokenStore, engine: AsyncEngine) -> None:
+        async def use_it() -> None:
+            await store.save(KEY, TokenSet("one"))
+            await engine.dispose()
+
+        asyncio.run(use_it())
+
+    engine = create_async_engine(postgres.url, poolclass=NullPool)
+    store = SQLTokenStore(engine, table=postgres.table)
+    for _ in range(2):
+        await asyncio.to_thread(use, store, engine)
+
+
+async def test_a_statement_whose_connections_are_lost_again_and_again_is_given_up(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def lose_the_connection(*_: object) -> Outcome:
+        nonlocal tries
+        tries += 1
+        raise DBAPIError("select 1", {}, Exception("lost"), connection_invalidated=True)
+
+    monkeypatch.setattr(_sql_database, "_execute", lose_the_connection)
+    async with postgres.opened() as store:
+        with pytest.raises(StoreUnavailable):
+            await store.load(KEY)
+    assert tries == 2

@@ -116,6 +116,14 @@ class LeaseTests(StoreSuite, ABC):
                     assert await keys_of(each) == [KEY]
                     assert await each.delete(KEY) is True
 
+    async def test_a_first_login_during_a_lease_is_stored_and_stays_when_the_lease_ends(self) -> None:
+        async with self.open_store() as store, self.open_store() as other:
+            async with store.lease(KEY, timeout=self.patience):
+                await other.save(KEY, FULL)
+                assert (await loaded(store)).tokens == FULL
+            assert (await loaded(other)).tokens == FULL
+            assert await self._is_free(other)
+
     async def test_a_lease_is_no_record(self) -> None:
         async with self.open_store() as store:
             async with store.lease(KEY, timeout=self.patience):
