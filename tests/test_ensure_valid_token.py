@@ -1,13 +1,15 @@
 """A caller that keeps token sets itself: the per-user token manager of an open-banking web app (system A)."""
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import time_machine
 
-from support import login
+from minting import Minting, renewed_of
+from support import NOW, login
 from tokenflight import (
     ClientSecretBasic,
     ConfigurationError,
@@ -268,3 +270,34 @@ async def test_t1_a_pause_is_no_logout_for_a_caller_with_a_new_login_though_the_
     row = login(fake, "alice", life_left=-1)
     with pytest.raises(ProviderUnavailable):
         await refresher.ensure_valid_token("alice", row)
+
+
+async def test_p1_a_renewal_that_brings_another_refresh_token_alone_is_to_be_written(
+    clock: time_machine.Traveller,
+) -> None:
+    row = replace(renewed_of("alice"), refresh_token="spent", expires_at=NOW - 1, issued_at=NOW - 3601)
+    async with TokenRefresher(Minting()) as refresher:
+        result = await refresher.ensure_valid_token("alice", row)
+    assert result.access_token == row.access_token
+    assert result.tokens.refresh_token == "next"
+    assert result.should_update
+
+
+async def test_a_row_that_never_expires_and_can_not_be_renewed_is_not_stored(refresher: TokenRefresher) -> None:
+    await refresher.ensure_valid_token("alice", TokenSet("access"))
+    assert await refresher.load_tokens("alice") is None
+
+
+async def test_a_row_that_is_aging_is_not_renewed_behind_its_callers_back(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    fake.lifetime = None
+    row = login(fake, "alice", life_left=-1)
+    renewed = (await refresher.ensure_valid_token("alice", row)).tokens
+    await refresher.save_tokens(
+        "alice", aging := replace(renewed, issued_at=time.time() - 3299, expires_at=time.time() + 301)
+    )
+    before = fake.requests()
+    assert (await refresher.ensure_valid_token("alice", row)).tokens == aging
+    await asyncio.sleep(0.05)
+    assert fake.requests() == before

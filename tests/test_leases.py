@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import time_machine
 
+from minting import Minting, stored
 from support import login
 from tokenflight import (
     Lease,
@@ -18,6 +19,7 @@ from tokenflight import (
     TokenKey,
     TokenRefresher,
     TokenSet,
+    TokenStore,
     _failures,
     _records,
 )
@@ -147,3 +149,93 @@ async def test_s6_a_flight_that_never_gets_a_slot_ends_too_and_says_that_nothing
         clock.shift(60)
         assert (await refresher.get_valid_token("bob")).access_token
     assert (fake.requests("alice"), fake.requests("bob")) == (1, 1)
+
+
+class HeldUntil(MemoryTokenStore):
+    """The second lease on alice lapses while her flight waits for its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lapsed = False
+        self.given = 0
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._lapsing(key, timeout)
+
+    @asynccontextmanager
+    async def _lapsing(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        async with super().lease(key, timeout=timeout):
+            self.given += key.user_id == "alice"
+            yield Held(self if key.user_id == "alice" and self.given == 1 else None)
+
+
+class Held(Lease):
+    def __init__(self, store: HeldUntil | None) -> None:
+        self.store = store
+
+    def is_held(self) -> bool:
+        return self.store is None or not self.store.lapsed
+
+
+async def test_x3_a_lease_that_lapses_while_its_flight_waits_for_its_turn_is_taken_again(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    store = HeldUntil()
+    policy = RefreshPolicy(max_concurrent_renewals=1)
+    async with TokenRefresher(provider, store, policy=policy) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        async with MemoryTokenStore.lease(store, TokenKey(provider.name, "alice"), timeout=0):
+            alice = asyncio.create_task(refresher.get_valid_token("alice"))
+            await asyncio.sleep(0.01)
+            with fake.hold(user_id="bob") as gate:
+                bob = asyncio.create_task(refresher.get_valid_token("bob"))
+                await gate.reached()
+                await let_go(store, provider)
+                await asyncio.sleep(0.01)
+                assert store.given == 1
+                store.lapsed = True
+        await asyncio.gather(alice, bob)
+    assert store.given == 2
+    assert fake.requests("alice") == 1
+
+
+async def let_go(store: MemoryTokenStore, provider: OIDCProvider) -> None:
+    """Give the lease on alice to the next in the queue."""
+    queue = store._queues[TokenKey(provider.name, "alice")]
+    queue.rotate(-1)
+    store._call_next(queue)
+
+
+async def test_t8_those_who_waited_for_leases_held_elsewhere_are_renewed_a_few_at_a_time(
+    clock: time_machine.Traveller,
+) -> None:
+    store, provider = MemoryTokenStore(), Minting(seconds=0.01)
+    users = [f"user-{number}" for number in range(5)]
+    await stored(store, *users)
+    async with TokenRefresher(provider, store, policy=RefreshPolicy(max_concurrent_renewals=1)) as refresher:
+        held = [store.lease(TokenKey(provider.name, user_id), timeout=0) for user_id in users]
+        for lease in held:
+            await lease.__aenter__()
+        callers = [asyncio.create_task(refresher.get_valid_token(user_id)) for user_id in users]
+        await asyncio.sleep(0.01)
+        for lease in held:
+            await lease.__aexit__(None, None, None)
+        await asyncio.gather(*callers)
+    assert provider.most_at_once == 1
+
+
+async def test_r3_a_renewal_elsewhere_without_known_expiry_is_adopted(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    fake.lifetime = None
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        await here.save_tokens("alice", login(fake, "alice", life_left=-1))
+        await there.load_tokens("alice")
+        with fake.hold() as gate:
+            ours = asyncio.create_task(here.get_valid_token("alice"))
+            await gate.reached()
+            theirs = asyncio.create_task(there.get_valid_token("alice"))
+            await asyncio.sleep(0.05)
+        assert await ours == await theirs
+    assert fake.requests() == 1

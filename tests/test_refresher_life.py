@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 import time_machine
 
-from support import login, until_told
+from minting import Minting
+from support import FailingStore, login, until_told
 from tokenflight import (
     ClientSecretBasic,
     ConfigurationError,
@@ -328,3 +329,64 @@ async def test_a_store_that_lets_foreign_exceptions_through_still_fails_inside_t
         with pytest.raises(StoreUnavailable) as caught:
             await refresher.get_valid_token("alice")
     assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+async def test_l3_a_provider_that_can_not_be_closed_leaves_the_store_no_less_closed() -> None:
+    class Unclosable(Minting):
+        async def aclose(self) -> None:
+            raise OSError("from somebody's provider")
+
+    class Closing(MemoryTokenStore):
+        closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    store = Closing()
+    with pytest.raises(OSError, match="from somebody's provider"):
+        await TokenRefresher(Unclosable(), store).aclose()
+    assert store.closed
+
+
+async def test_p1_closing_names_also_the_users_whose_flights_end_while_it_waits(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    refresher = TokenRefresher(provider, FailingStore("replace"))
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    with fake.hold(after=True) as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        closing = asyncio.create_task(refresher.aclose())
+        await asyncio.sleep(0.01)
+    with pytest.raises(StoreUnavailable, match="'alice'"):
+        await closing
+    await caller
+
+
+async def test_so_many_users_stay_in_memory_and_the_one_read_longest_ago_gives_way(
+    fake: FakeProvider, clock: time_machine.Traveller
+) -> None:
+    store = CountingLoads()
+    async with TokenRefresher(Minting(), store, policy=RefreshPolicy(max_cached_users=2)) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id))
+        for user_id in ("alice", "bob"):
+            await refresher.get_valid_token(user_id)
+        assert store.loaded == []
+        clock.shift(61)
+        await refresher.get_valid_token("alice")  # read again, and so younger than bob's
+        await refresher.save_tokens("carol", login(fake, "carol"))
+        store.loaded.clear()
+        await refresher.get_valid_token("alice")
+        await refresher.get_valid_token("bob")
+    assert store.loaded == ["bob"]
+
+
+class CountingLoads(MemoryTokenStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        self.loaded.append(key.user_id)
+        return await super().load(key)

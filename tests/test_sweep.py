@@ -1,7 +1,7 @@
 """A sweep renews what is due, tells each user's outcome, and holds nothing but what is under way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -13,6 +13,7 @@ from tokenflight import (
     ConfigurationError,
     MemoryTokenStore,
     OIDCProvider,
+    ProviderUnavailable,
     ReauthenticationRequired,
     RefreshPolicy,
     StoredTokens,
@@ -23,6 +24,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
+from tokenflight._sweep import sweep
 from tokenflight.testing import FakeProvider, RateLimited, ServerError
 from virtual_time import run_in_virtual_time
 
@@ -282,3 +284,46 @@ async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no
             async for _ in sweep:
                 pass
     assert store.reads == read
+
+
+async def test_ending_a_sweep_waits_for_those_it_was_looking_at() -> None:
+    ended = asyncio.Event()
+
+    async def keys() -> AsyncGenerator[TokenKey, None]:
+        yield TokenKey("idp", "alice")
+        yield TokenKey("idp", "bob")
+
+    async def tend(key: TokenKey) -> bool:
+        if key.user_id == "alice":
+            return False
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.02)
+            ended.set()
+        return False
+
+    outcomes = sweep(keys(), tend, concurrency=2)
+    assert (await anext(outcomes)).user_id == "alice"
+    await outcomes.aclose()
+    assert ended.is_set()
+
+
+async def test_a_sweep_leaves_alone_what_never_expires_and_can_not_be_renewed(
+    provider: OIDCProvider, store: TokenStore
+) -> None:
+    await store.save(TokenKey(provider.name, "alice"), TokenSet("access"))
+    async with TokenRefresher(provider, store) as refresher:
+        assert [(each.renewed, each.error) async for each in refresher.sweep()] == [(False, None)]
+
+
+async def test_s11_a_sweep_renews_what_an_api_has_rejected(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    fake.fail(RateLimited(), times=1)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice", rejected=tokens.access_token)
+    clock.shift(2)
+    assert [each.renewed async for each in refresher.sweep()] == [True]

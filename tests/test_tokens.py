@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -381,3 +382,38 @@ def test_a_token_set_with_extra_members_survives_copies_and_pickles(members: dic
 def test_further_members_that_no_store_could_write_and_read_are_refused(extra: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match="extra"):
         TokenSet("access", extra=extra)
+
+
+def test_the_later_issued_set_supersedes_the_other_though_it_expires_earlier() -> None:
+    earlier = TokenSet("one", refresh_token="first", issued_at=NOW, expires_at=NOW + 7200)
+    later = TokenSet("two", refresh_token="second", issued_at=NOW + 60, expires_at=NOW + 3660)
+    assert later.supersedes(earlier)
+    assert not earlier.supersedes(later)
+
+
+def test_a_set_of_unknown_origin_does_not_supersede_whatever_has_no_refresh_token() -> None:
+    older = TokenSet("one", refresh_token="first", issued_at=NOW)
+    assert not older.supersedes(TokenSet("two", issued_at=NOW + 60))
+
+
+def test_a_pickled_sets_further_members_stay_read_only() -> None:
+    unpickled = pickle.loads(pickle.dumps(TokenSet("access", extra={"tenant": "t1"})))
+    with pytest.raises(TypeError, match="read-only"):
+        unpickled.extra["tenant"] = "t2"
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zone can be set here")
+def test_a_stored_moment_without_zone_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        tokens = TokenSet.from_dict({"access_token": "access", "expires_at": "2027-01-15T08:00:00"})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert tokens.expires_at == NOW
+
+
+def test_r3_stored_times_whose_sum_is_no_number_are_an_unknown_expiry() -> None:
+    tokens = TokenSet.from_dict({"access_token": "access", "issued_at": -1e308, "expires_in": -1e308})
+    assert tokens.expires_at is None

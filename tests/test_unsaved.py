@@ -12,13 +12,17 @@ import pytest
 import time_machine
 
 from minting import EXPIRED, Minting, renewed_of, stored
-from support import login, until_told
+from support import NOW, FailingStore, login, until_told
 from tokenflight import (
     ClientSecretBasic,
     FileTokenStore,
     Lease,
     MemoryTokenStore,
     OIDCProvider,
+    ReauthenticationRequired,
+    RefreshPolicy,
+    RenewalDiscarded,
+    SaveFailed,
     SaveRecovered,
     StoreUnavailable,
     TokenEvent,
@@ -28,6 +32,7 @@ from tokenflight import (
     TokenSet,
     Version,
     _records,
+    _unsaved,
 )
 from tokenflight.testing import FakeProvider
 
@@ -183,3 +188,168 @@ async def test_p1_a_logging_set_up_that_raises_costs_no_rotated_token(
     record = await store.load(TokenKey(fake.issuer, "alice"))
     assert record is not None
     assert record.tokens == renewed
+
+
+KEY = TokenKey(Minting.name, "alice")
+
+
+async def test_s6_a_logout_ends_the_retries_of_a_renewal_though_the_store_is_still_full(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_records, "LEASE_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(_unsaved, "FIRST_PAUSE_SECONDS", 60.0)
+    store = FailingStore("replace")
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        await refresher.delete_tokens("alice")
+        await refresher.save_tokens("alice", EXPIRED)
+        async with asyncio.timeout(5):  # one that tries again and again without a pause blocks the event loop
+            assert await refresher.get_valid_token("alice") == renewed_of("alice")
+        store.failing.clear()
+
+
+async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fails(
+    clock: time_machine.Traveller,
+) -> None:
+    class Trying(MemoryTokenStore):
+        tries = 0
+        again, fail = asyncio.Event(), asyncio.Event()
+
+        async def replace(
+            self,
+            key: TokenKey,
+            tokens: TokenSet,
+            *,
+            expected: Version,
+            issuer: str | None = None,
+            refused: bool = False,
+        ) -> Version:
+            self.tries += 1
+            if self.tries == 2:
+                self.again.set()
+                await self.fail.wait()
+            if self.tries <= 2:
+                raise StoreUnavailable("down")
+            return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+    store = Trying()
+    await stored(store, "alice")
+    refresher = TokenRefresher(Minting(), store)
+    renewed = await refresher.get_valid_token("alice")
+    await store.again.wait()
+    closing = asyncio.create_task(refresher.aclose())
+    await asyncio.sleep(0.01)
+    store.fail.set()
+    await closing
+    record = await store.load(KEY)
+    assert record is not None
+    assert record.tokens == renewed
+
+
+async def test_x9_a_logout_elsewhere_while_a_renewal_waits_to_be_stored_is_seen_with_any_cache_ttl(
+    events: list[TokenEvent], clock: time_machine.Traveller
+) -> None:
+    store = FailingStore("replace")
+    await stored(store, "alice")
+    policy = RefreshPolicy(cache_ttl=None)
+    async with TokenRefresher(FirstOnly(), store, policy=policy, on_event=events.append) as refresher:
+        await refresher.get_valid_token("alice")
+        await store.delete(KEY)
+        store.failing.clear()
+        await until_told(events, RenewalDiscarded)
+        with pytest.raises(ReauthenticationRequired):
+            await refresher.get_valid_token("alice")
+
+
+class FirstOnly(Minting):
+    """Renews nothing that is not there."""
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        if tokens is None:
+            raise ReauthenticationRequired("no tokens", code="no_tokens")
+        return await super().renew(user_id, tokens)
+
+
+async def test_x9_a_first_record_whose_retry_comes_during_a_logout_does_not_bring_the_user_back(
+    clock: time_machine.Traveller,
+) -> None:
+    class SlowToDelete(MemoryTokenStore):
+        fails = True
+        deleted, go = asyncio.Event(), asyncio.Event()
+
+        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+            if self.fails:
+                raise StoreUnavailable("down")
+            return await super().save(key, tokens, issuer=issuer)
+
+        async def delete(self, key: TokenKey) -> bool:
+            deleted = await super().delete(key)
+            self.deleted.set()
+            await self.go.wait()
+            return deleted
+
+    store = SlowToDelete()
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        logout = asyncio.create_task(refresher.delete_tokens("alice"))
+        await store.deleted.wait()
+        store.fails = False
+        await asyncio.sleep(0.2)  # the retry waits for the logout by now
+        store.go.set()
+        await logout
+        await asyncio.sleep(0.05)
+        assert await store.load(KEY) is None
+
+
+async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
+    clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
+) -> None:
+    class SlowToReplace(MemoryTokenStore):
+        tries = 0
+        reached, go = asyncio.Event(), asyncio.Event()
+
+        async def replace(
+            self,
+            key: TokenKey,
+            tokens: TokenSet,
+            *,
+            expected: Version,
+            issuer: str | None = None,
+            refused: bool = False,
+        ) -> Version:
+            self.tries += 1
+            if self.tries == 1:
+                raise StoreUnavailable("down")
+            version = await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            self.reached.set()
+            await self.go.wait()
+            return version
+
+    store = SlowToReplace()
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        await store.reached.wait()
+        await refresher.save_tokens("alice", latest := TokenSet("login", expires_at=NOW + 3600))
+        saving = list(refresher._unsaved._tasks)
+        store.go.set()
+        await asyncio.gather(*saving)
+        assert await refresher.get_valid_token("alice") == latest
+
+
+async def test_p1_each_failed_attempt_to_store_is_counted(
+    events: list[TokenEvent], clock: time_machine.Traveller
+) -> None:
+    store = FailingStore("replace")
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store, on_event=events.append) as refresher:
+        await refresher.get_valid_token("alice")
+        await asyncio.sleep(0.35)
+        store.failing.clear()
+        await until_told(events, SaveRecovered)
+    failed = [event.attempts for event in events if isinstance(event, SaveFailed)]
+    assert len(failed) > 1
+    assert failed == list(range(1, len(failed) + 1))
+    assert isinstance(events[-1], SaveRecovered)
+    assert events[-1].attempts == len(failed) + 1

@@ -310,3 +310,14 @@ async def test_s10_a_client_shared_by_several_event_loops_works_on_each() -> Non
 
     assert [here.body, *elsewhere, again.body] == [b'"hello"'] * 4
     assert server.connections == 3
+
+
+async def test_r6_replies_that_are_not_read_use_up_no_connections_of_a_given_client() -> None:
+    async with (
+        serving(answering(http_reply(b"x" * 100, "200 OK", "Content-Encoding: gzip"))) as server,
+        httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as given,
+    ):
+        client = ProviderClient("idp", given, timeout=2.0)
+        for _ in range(3):
+            with pytest.raises(InvalidProviderResponse):
+                await client.send(refresh_at(server.url))

@@ -430,3 +430,11 @@ def test_an_error_that_contains_a_secret_is_still_understood() -> None:
             secrets=["grant"],
         )
     assert caught.value.error == "invalid_***"
+
+
+@pytest.mark.parametrize("year", ["99999999999999999999", "2024 00:00:00 +99999999999999"])
+def test_t5_a_retry_after_that_is_no_moment_says_nothing(year: str) -> None:
+    reply = Reply(503, {"retry-after": f"Mon, 1 Jan {year} 00:00:00 GMT"}, b"")
+    with pytest.raises(ProviderUnavailable) as caught:
+        parse_token_reply(reply, previous=None, sent_at=0.0, user_id="alice", provider="idp")
+    assert caught.value.retry_after is None

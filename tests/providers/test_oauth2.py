@@ -256,3 +256,10 @@ async def test_anything_with_headers_and_parameters_is_a_client_authentication(
 )
 def test_r11_the_issuer_is_the_origin_of_the_endpoint_however_it_is_written(endpoint: str, issuer: str) -> None:
     assert OAuth2Provider(endpoint, PublicClient("app"), name="idp").issuer == issuer
+
+
+async def test_an_endpoint_that_no_request_can_be_made_for_is_a_misconfiguration() -> None:
+    provider = OAuth2Provider("https://idp.example/" + "a" * 70_000, PublicClient("app"), name="idp")
+    with pytest.raises(ProviderMisconfigured) as caught:
+        await provider.renew("alice", TokenSet("access", refresh_token="refresh"))
+    assert caught.value.code == "unusable_request"

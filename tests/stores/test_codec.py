@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strategies import json_values, token_sets
-from tokenflight import StoreCorrupted, StoredTokens, TokenKey, TokenSet, Version
+from tokenflight import StoreCorrupted, TokenKey, TokenSet
+from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version
 
 KEY = TokenKey("idp", "alice")
@@ -210,3 +211,10 @@ def test_system_d_an_older_token_format_still_loads(shape: str) -> None:
     assert record == decode_record(KEY, data)
     assert record.version != decode_record(KEY, data + b" ").version
     assert decode_key(data) is None
+
+
+def test_a_record_larger_than_any_that_is_written_is_corrupted() -> None:
+    data = encode_record(KEY, StoredTokens(TokenSet("access"), Version("1")))
+    assert decode_record(KEY, data.ljust(MAX_RECORD_BYTES)).tokens == TokenSet("access")
+    with pytest.raises(StoreCorrupted, match="larger"):
+        decode_record(KEY, data.ljust(MAX_RECORD_BYTES + 1))

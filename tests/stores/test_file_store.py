@@ -1,7 +1,7 @@
 """What the file store promises beyond the contract: whole records, damage, trouble with the disk."""
+
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
-
 import asyncio
 import json
 import os
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from tokenflight import (
@@ -22,10 +23,10 @@ from tokenflight import (
     StoreUnavailable,
     TokenKey,
     TokenSet,
-    Version,
 )
 from tokenflight.stores import file as file_store
 from tokenflight.stores import private_files
+from tokenflight.stores.base import Version
 from tokenflight.stores.filenames import file_name
 
 KEY = TokenKey("idp", "alice")
@@ -378,3 +379,53 @@ def test_without_a_home_directory_its_abbreviation_is_refused(monkeypatch: pytes
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does where there is none
     with pytest.raises(ConfigurationError, match="home"):
         FileTokenStore("~/.local/state/myapp")
+
+
+async def test_p3_a_directory_that_was_made_is_synced_into_its_parent(
+    store: FileTokenStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watched_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    await store.save(KEY, TokenSet("access"))
+    assert synced == [directory.parent, directory, directory / KEY.provider]
+
+
+async def test_a_record_that_the_system_gives_in_pieces_is_read_whole(
+    store: FileTokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.save(KEY, TokenSet("access"))
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, length: read(descriptor, min(length, 10)))
+    record = await store.load(KEY)
+    assert record is not None
+    assert record.tokens == TokenSet("access")
+
+
+def test_a_lock_that_can_not_be_taken_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(filelock, "lock_descriptor", fail)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="no locks"):
+        private_files.try_lock(str(tmp_path / "lock"))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_p6_a_link_put_in_the_place_of_a_directory_this_instant_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(path: str, mode: int) -> None:
+        (tmp_path / "elsewhere").symlink_to(tmp_path)
+        raise FileExistsError(path)
+
+    monkeypatch.setattr(os, "mkdir", too_late)
+    with pytest.raises(StoreUnavailable):
+        private_files.make_directory(str(tmp_path / "elsewhere"))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -134,3 +135,41 @@ def test_x7_the_lease_of_a_killed_holder_is_free_at_once_though_a_child_it_forke
         assert process.stdout.readline() == b"orphaned\n"
         assert process.wait() == -signal.SIGKILL
         asyncio.run(take_the_lease())
+
+
+def test_a_forked_child_closes_no_file_but_those_of_locks(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import os, sys
+        from tokenflight.stores import private_files
+
+        def fork(then):
+            if child := os.fork():
+                return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os._exit(then())
+
+        def is_open(descriptor):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                return 1
+            return 0
+
+        path = os.path.join(sys.argv[1], "lock")
+        lock = private_files.try_lock(path)
+        private_files.release_lock(lock)
+        assert os.open(os.devnull, os.O_RDONLY) == lock  # its number is another file's now
+        print(fork(lambda: is_open(lock)))
+        os.close(lock)
+        lock = private_files.try_lock(path)
+
+        def child():
+            assert os.open(os.devnull, os.O_RDONLY) == lock  # closed by the fork
+            return fork(lambda: is_open(lock))
+
+        print(fork(child))
+    """)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    printed = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split() == ["0", "0"]

@@ -1082,3 +1082,20 @@ async def test_a_statement_whose_connections_are_lost_again_and_again_is_given_u
         with pytest.raises(StoreUnavailable):
             await store.load(KEY)
     assert tries == 2
+
+
+async def test_a_delete_that_happened_is_told_though_the_row_could_not_be_removed(
+    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = store._database.changes
+
+    async def fail_at_the_end(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> bool:
+        if statement is store._statements.delete_empty:
+            raise StoreUnavailable("down")
+        return await changes(statement, parameters, **settings)
+
+    await store.save(KEY, TokenSet("one"))
+    async with database.opened() as other, other.lease(KEY, timeout=0):
+        monkeypatch.setattr(store._database, "changes", fail_at_the_end)
+        assert await store.delete(KEY) is True
+    assert await store.load(KEY) is None
