@@ -276,7 +276,6 @@ class TokenRefresher:
             try:
                 yield
                 self._flights.overtake(user_id, instead=OVERTAKEN)
-                self._memory.drop_copy(user_id)
                 self._unsaved.drop(user_id)  # what failed before or waits to be stored is past
                 self._cool_downs.clear(user_id)
             finally:  # also if cancelled or failed: it may have been stored
