@@ -918,8 +918,8 @@ async def test_x7_an_attempt_whose_reply_never_came_keeps_no_lease(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, other = RedisTokenStore(server.url), RedisTokenStore(server.url)
-    await store.load(KEY)
     monkeypatch.setattr(_redis_session, "COMMAND_TIMEOUT_SECONDS", 0.2)
+    await store.load(KEY)
     with server.paused(), pytest.raises(StoreUnavailable):
         await take(store)
     monkeypatch.undo()
