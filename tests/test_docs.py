@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from error_codes import codes_in_source
-from snippets import ROOT, Page
-from support import login
+from kit.error_codes import codes_in_source
+from kit.snippets import ROOT, Page
+from kit.support import login
 from tokenflight import (
     ClientSecretBasic,
     MemoryTokenStore,

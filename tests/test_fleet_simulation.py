@@ -22,9 +22,9 @@ from benchmarks.fleet_simulation import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.virtual_time import run_in_virtual_time
 from tokenflight import ProviderUnavailable, RefreshPolicy, TokenRefresher, TokenSet
 from tokenflight.policy import Freshness, is_servable, judge, user_jitter
-from virtual_time import run_in_virtual_time
 
 START = 1_800_000_000.0
 USERS = [f"user-{number}" for number in range(150)]

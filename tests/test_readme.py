@@ -12,9 +12,9 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from error_codes import ERRORS
-from snippets import Page
-from support import login
+from kit.error_codes import ERRORS
+from kit.snippets import Page
+from kit.support import login
 from tokenflight import (
     MemoryTokenStore,
     RefreshPolicy,

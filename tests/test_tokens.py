@@ -14,7 +14,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import json_values, nested, token_sets
+from kit.strategies import json_values, nested, token_sets
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse
 from tokenflight.tokens import MAX_LIFETIME_SECONDS, TokenKey, TokenResult, TokenSet
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import json_values, nested, token_sets
+from kit.strategies import json_values, nested, token_sets
 from tokenflight.errors import StoreCorrupted
 from tokenflight.tokens import FORMAT_VERSION, TokenSet
 

@@ -1,6 +1,6 @@
 """A valid OAuth 2.0 access token for each of your users, refreshed at most once however many ask at the same moment."""
 
-from tokenflight._sweep import SweepOutcome
+from tokenflight._core.sweep import SweepOutcome
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,

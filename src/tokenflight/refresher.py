@@ -14,16 +14,17 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import Final, Self
 
-from tokenflight import _failures
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
-from tokenflight._cooldown import CoolDowns
-from tokenflight._course import NOTHING_MORE, OVERTAKEN, Course, Landing, Need
-from tokenflight._decisions import Decisions
-from tokenflight._flight import Flight, Flights, outside_flights, own_copy
-from tokenflight._memory import Memory
-from tokenflight._records import Records
-from tokenflight._sweep import SweepOutcome, sweep
-from tokenflight._unsaved import Renewal, Unsaved
+from tokenflight._core import failures as _failures
+from tokenflight._core.backoff import CoolDowns
+from tokenflight._core.cache import Memory
+from tokenflight._core.calls import ask, require_renewable
+from tokenflight._core.course import NOTHING_MORE, OVERTAKEN, Course, Landing, Need
+from tokenflight._core.decisions import Decisions
+from tokenflight._core.pending import Renewal, Unsaved
+from tokenflight._core.records import Records
+from tokenflight._core.sweep import SweepOutcome, sweep
+from tokenflight._singleflight import Flight, Flights, outside_flights, own_copy
 from tokenflight.errors import (
     ConfigurationError,
     LeaseTimeout,
@@ -43,7 +44,7 @@ from tokenflight.events import (
     announce,
 )
 from tokenflight.policy import RefreshPolicy
-from tokenflight.providers.base import Closeable, Provider, ask, require_renewable
+from tokenflight.providers.base import Closeable, Provider
 from tokenflight.stores import Lease, StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 

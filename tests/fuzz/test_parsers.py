@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fuzz.targets import KEY, NEW_SECRETS, SENT_AT, TARGETS, run_token_reply
-from strategies import json_values
+from kit.fuzz.targets import KEY, NEW_SECRETS, SENT_AT, TARGETS, run_token_reply
+from kit.strategies import json_values
 from tokenflight.errors import StoreCorrupted, TokenRefreshError
-from tokenflight.providers.http import MAX_REPLY_BYTES
+from tokenflight.providers._http import MAX_REPLY_BYTES
 from tokenflight.providers.messages import Reply, parse_token_reply
 from tokenflight.stores.codec import decode_record
 from tokenflight.tokens import TokenSet

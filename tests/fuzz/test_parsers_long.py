@@ -17,8 +17,8 @@ from typing import Final
 
 import pytest
 
-from fuzz.targets import TARGETS, Target
-from tally import Counts, Tally
+from kit.fuzz.targets import TARGETS, Target
+from kit.tally import Counts, Tally
 
 SECONDS: Final = 60
 TESTS: Final = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def _fuzz_by_coverage(target: Target, directory: Path) -> int:
     }
     arguments = [target.name, *(f"-{key}={value}" for key, value in options.items()), str(corpus)]
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz.harness", *arguments],
+        [sys.executable, "-m", "kit.fuzz.harness", *arguments],
         cwd=TESTS,
         capture_output=True,
         timeout=SECONDS * 3,

@@ -10,8 +10,8 @@ import pytest
 import time_machine
 
 from tokenflight.errors import InvalidProviderResponse, ProviderMisconfigured, ProviderUnavailable, TokenflightError
-from tokenflight.providers.discovery import COOL_DOWN_SECONDS, MAX_AGE_SECONDS, Discovery
-from tokenflight.providers.http import ProviderClient
+from tokenflight.providers._http import ProviderClient
+from tokenflight.providers.metadata import COOL_DOWN_SECONDS, MAX_AGE_SECONDS, Discovery
 
 ISSUER = "https://idp.example/tenant"
 HOUR = 3600.0

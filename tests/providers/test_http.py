@@ -7,7 +7,7 @@ from collections.abc import Generator
 import httpx
 import pytest
 
-from loopback import (
+from kit.loopback import (
     CLIENT_SECRET,
     REFRESH_TOKEN,
     SECONDS,
@@ -20,8 +20,8 @@ from loopback import (
     unused_port_url,
 )
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, TokenflightError
+from tokenflight.providers._http import MAX_REPLY_BYTES, ProviderClient
 from tokenflight.providers.client_auth import ClientSecretBasic
-from tokenflight.providers.http import MAX_REPLY_BYTES, ProviderClient
 from tokenflight.providers.messages import Request, build_refresh_request
 
 # The exchange

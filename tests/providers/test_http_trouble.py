@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trustme
 
-from loopback import (
+from kit.loopback import (
     BRIEF_SECONDS,
     CLIENT_SECRET,
     REFRESH_TOKEN,
@@ -29,7 +29,7 @@ from loopback import (
     unused_port_url,
 )
 from tokenflight.errors import ProviderMisconfigured, ProviderUnavailable
-from tokenflight.providers.http import MAX_SENDS, ProviderClient
+from tokenflight.providers._http import MAX_SENDS, ProviderClient
 
 NEW_TOKEN = "at-canary-0123"
 

@@ -12,7 +12,7 @@ import time_machine
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from strategies import json_values
+from kit.strategies import json_values
 from tokenflight.errors import (
     InvalidProviderResponse,
     ProviderMisconfigured,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import json_values
+from kit.strategies import json_values
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,

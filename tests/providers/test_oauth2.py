@@ -8,7 +8,7 @@ import httpx
 import pytest
 import time_machine
 
-from support import NOW
+from kit.support import NOW
 from tokenflight.errors import (
     ConfigurationError,
     ProviderMisconfigured,

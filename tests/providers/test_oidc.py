@@ -9,11 +9,11 @@ import httpx
 import pytest
 import time_machine
 
-from support import NOW
+from kit.support import NOW
 from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired, TokenRefreshError
 from tokenflight.providers.base import Closeable, IssuerBound, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, PublicClient
-from tokenflight.providers.discovery import MAX_AGE_SECONDS
+from tokenflight.providers.metadata import MAX_AGE_SECONDS
 from tokenflight.providers.oidc import OIDCProvider
 from tokenflight.tokens import TokenSet
 

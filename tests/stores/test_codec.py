@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from strategies import json_values, token_sets
+from kit.strategies import json_values, token_sets
 from tokenflight import StoreCorrupted, TokenKey, TokenSet
 from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kit.strategies import json_values, token_sets
 from stores.test_codec import OLDER_SHAPES
-from strategies import json_values, token_sets
 from tokenflight import (
     FileTokenStore,
     StoreConflict,

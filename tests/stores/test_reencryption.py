@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from support import login
+from kit.support import login
 from tokenflight import (
     ConfigurationError,
     FileTokenStore,

@@ -9,16 +9,16 @@ from uuid import uuid4
 
 import pytest
 
-from stores.postgres_server import PostgresServer, pgbouncer, postgres_server
-from stores.redis_server import RedisServer, running_server
-from storms.host_storms import SHORT_LIVED, Server, expiry_storm, freeze_storm, restart_storm
-from storms.kill_storm import kill_storm
-from storms.processes import Worker
-from storms.reports import fingerprint
-from storms.stores import StoreSpec
-from storms.storm import Storm, storm_on
-from storms.worker import Regime
-from tally import Tally
+from kit.postgres_server import PostgresServer, pgbouncer, postgres_server
+from kit.redis_server import RedisServer, running_server
+from kit.storms.host_storms import SHORT_LIVED, Server, expiry_storm, freeze_storm, restart_storm
+from kit.storms.kill_storm import kill_storm
+from kit.storms.processes import Worker
+from kit.storms.reports import fingerprint
+from kit.storms.stores import StoreSpec
+from kit.storms.storm import Storm, storm_on
+from kit.storms.worker import Regime
+from kit.tally import Tally
 from tokenflight import RefreshPolicy
 
 LEASE_SECONDS: Final = 3.0

@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
-from storms.processes import Worker
-from storms.stores import StoreSpec
-from storms.storm import Storm, storm_on
-from storms.verdict import verdict_on
-from tally import Counts, Tally
+from kit.storms.processes import Worker
+from kit.storms.stores import StoreSpec
+from kit.storms.storm import Storm, storm_on
+from kit.storms.verdict import verdict_on
+from kit.tally import Counts, Tally
 
 LONGEST_DELAY_SECONDS: Final = 0.02
 """Between a token request and the signal: about as long as it takes to store what it brings."""

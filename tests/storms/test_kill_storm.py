@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from storms.kill_storm import kill_storm
-from storms.stores import StoreSpec
-from storms.storm import storm_on
-from storms.verdict import verdict_on
-from tally import Tally
+from kit.storms.kill_storm import kill_storm
+from kit.storms.stores import StoreSpec
+from kit.storms.storm import storm_on
+from kit.storms.verdict import verdict_on
+from kit.tally import Tally
 
 
 @pytest.mark.parametrize(

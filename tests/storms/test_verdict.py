@@ -2,9 +2,9 @@
 
 import pytest
 
-from storms.ledger import Login, Reuse, Rotation
-from storms.reports import Life, Report
-from storms.verdict import is_excused
+from kit.storms.ledger import Login, Reuse, Rotation
+from kit.storms.reports import Life, Report
+from kit.storms.verdict import is_excused
 
 ROTATION = Rotation(process=1, login=Login("alice", 1), spent="old", access="new", at=10.0)
 REUSE = Reuse(process=2, rotation=ROTATION, at=20.0)

@@ -1,10 +1,8 @@
 """The contract of a provider: what can renew a token set."""
 
-import asyncio
 from typing import Protocol, runtime_checkable
 
-from tokenflight import _failures
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import TokenSet
 
 
 class Provider(Protocol):
@@ -28,28 +26,6 @@ class Provider(Protocol):
         ignore it. Called for one user at a time. Raises a `TokenRefreshError`; nothing is stored then.
         """
         ...
-
-
-async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
-    """Let `provider` renew `tokens`, and keep what a provider of somebody else's does wrong inside the error tree."""
-    try:
-        renewed = await provider.renew(key.user_id, tokens)
-    except asyncio.CancelledError as exc:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise _failures.in_the_tree(exc, key)  # noqa: B904 - something that it waited for was cancelled, not the flight
-    except Exception as exc:  # noqa: BLE001 - it may raise anything
-        raise _failures.in_the_tree(exc, key)  # noqa: B904 - the cause is set
-    if not isinstance(renewed, TokenSet):
-        raise _failures.no_token_set(key, renewed)
-    return renewed
-
-
-def require_renewable(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> None:
-    """Raise `ReauthenticationRequired` if `provider` says that there is nothing to renew `tokens` with."""
-    if isinstance(provider, RefreshTokenBound):
-        provider.require_refresh_token(key.user_id, tokens)
 
 
 @runtime_checkable

@@ -7,8 +7,8 @@ import httpx
 
 from tokenflight._checks import require_kind, require_text
 from tokenflight.errors import ConfigurationError, ReauthenticationRequired
+from tokenflight.providers._http import ProviderClient
 from tokenflight.providers.client_auth import ClientAuthentication
-from tokenflight.providers.http import ProviderClient
 from tokenflight.providers.messages import build_refresh_request, origin_of, parse_token_reply, require_secure_url
 from tokenflight.tokens import TokenSet
 

@@ -4,8 +4,8 @@ import httpx
 
 from tokenflight.errors import TokenRefreshError
 from tokenflight.providers.client_auth import ClientAuthentication
-from tokenflight.providers.discovery import Discovery
 from tokenflight.providers.messages import require_secure_url
+from tokenflight.providers.metadata import Discovery
 from tokenflight.providers.oauth2 import RefreshTokenGrant
 from tokenflight.tokens import TokenSet
 

@@ -1,7 +1,7 @@
 """Stores: where token sets outlive the process."""
 
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
-from tokenflight.stores.file import FileTokenStore
+from tokenflight.stores.file._store import FileTokenStore
 from tokenflight.stores.memory import MemoryTokenStore
 
 __all__ = ["FileTokenStore", "Lease", "MemoryTokenStore", "StoredTokens", "TokenStore", "Version", "default_store"]

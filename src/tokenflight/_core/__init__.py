@@ -1,0 +1,1 @@
+"""The engine of a refresher. Only `tokenflight.refresher` imports it."""

@@ -1,0 +1,97 @@
+"""The statements of a SQL store: built once, as building one takes as long as running it."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Executable,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tokenflight.stores.sql._table import Record
+
+SECONDS_NOW: Final[Mapping[str, str]] = {
+    # Not PostgreSQL's now(), which stands still while a statement waits for another one's row.
+    "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "mysql": "unix_timestamp(now(6))",
+    "mariadb": "unix_timestamp(now(6))",
+}
+"""POSIX seconds by the one clock that all users of the database share: its own."""
+
+UPSERTS: Final[Mapping[str, Callable[[Table], postgresql.Insert | sqlite.Insert]]] = {
+    "postgresql": postgresql.insert,
+    "sqlite": sqlite.insert,
+}
+
+# Named unlike any column: SQLAlchemy would take a parameter with a column's name for a value of it.
+_ID: Final = bindparam("given_id", type_=String(64))
+_PROVIDER: Final = bindparam("given_provider", type_=Text())
+_USER_ID: Final = bindparam("given_user_id", type_=Text())
+_VERSION: Final = bindparam("given_version", type_=String(64))
+_EXPECTED: Final = bindparam("given_expected", type_=String(64))
+_RECORD: Final = bindparam("given_record", type_=Record())
+_OWNER: Final = bindparam("given_owner", type_=String(64))
+_LAST_ID: Final = bindparam("given_last_id", type_=String(64))
+
+Put = tuple[Executable, ...]
+"""Statements that set columns of a row, made if need be: one after the other, until one has changed a row."""
+
+
+class Statements:
+    """What is run on `table`. Parameters are those above; one that a statement does not have is ignored."""
+
+    def __init__(self, table: Table, dialect: str, *, lease_duration: float, keys_per_read: int) -> None:
+        self._table = table
+        self._dialect = dialect
+        columns = table.c
+        now: ColumnElement[float] = literal_column(SECONDS_NOW[dialect], Double)
+        is_row, has_record, is_ours = columns.id == _ID, columns.record.is_not(None), columns.lease_owner == _OWNER
+        is_free = or_(columns.lease_owner.is_(None), columns.lease_until < now)
+        written = {"version": _VERSION, "record": _RECORD}
+        lease = {"lease_owner": _OWNER, "lease_until": now + lease_duration}
+        row, ours = update(table).where(is_row), update(table).where(is_row, is_ours)
+
+        self.load = select(columns.version, type_coerce(columns.record, Record())).where(is_row, has_record)
+        # Run again after a lost connection, a save must not undo the renewal that followed it.
+        is_new = or_(columns.saved.is_(None), columns.saved != _VERSION)
+        self.save = self._put({**written, "saved": _VERSION}, is_new)
+        self.last_saved = select(columns.saved).where(is_row)
+        # Also where it has the new version already: run again after a lost connection, it may have been written.
+        is_expected = or_(columns.version == _EXPECTED, columns.version == _VERSION)
+        self.replace = row.where(has_record, is_expected).values(written)
+        self.delete = delete(table).where(is_row, has_record, is_free)
+        self.empty = row.where(has_record).values(record=None, version="")
+        self.delete_empty = delete(table).where(is_row, ~has_record, is_free)
+
+        self.take = self._put(lease, or_(is_free, is_ours))
+        self.extend = ours.values(lease_until=lease["lease_until"])
+        self.release = ours.values(lease_owner=None, lease_until=None)
+        self.release_with_record = self.release.where(has_record)
+        self.delete_released = delete(table).where(is_row, is_ours, ~has_record)
+
+        keys = select(columns.id, columns.provider, columns.user_id).where(has_record, columns.id > _LAST_ID)
+        self.keys = keys.order_by(columns.id).limit(keys_per_read)
+        self.keys_of_provider = self.keys.where(columns.provider == _PROVIDER)
+
+    def _put(self, columns: Mapping[str, object], only_where: ColumnElement[bool]) -> Put:
+        """Set `columns`; in a row that is there, if `only_where` holds of it."""
+        row = {"id": _ID, "provider": _PROVIDER, "user_id": _USER_ID, **columns}
+        if (upsert := UPSERTS.get(self._dialect)) is not None:
+            put = upsert(self._table).values(row)
+            return (put.on_conflict_do_update(index_elements=["id"], set_=columns, where=only_where),)
+        change = update(self._table).where(self._table.c.id == _ID, only_where).values(dict(columns))
+        return change, insert(self._table).values(row)

@@ -1,0 +1,228 @@
+"""A store in a SQL database: one row a user, shared by all processes and hosts that reach it.
+
+A row holds the record and the lease. No connection is held while a lease is: each operation is one statement, or a
+few that may come in any order, so that a connection pooler in between can break nothing.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+from sqlalchemy import URL, MetaData, Table
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import CreateTable
+
+from tokenflight._checks import checked_seconds, require_kind
+from tokenflight.errors import (
+    ConfigurationError,
+    StoreError,
+    StoreUnavailable,
+)
+from tokenflight.stores import _failures
+from tokenflight.stores._cancellation import outcome_of
+from tokenflight.stores._timed_lease import LapsingLease, lapse_clock
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
+from tokenflight.stores.sql._database import (
+    BRISK_POLL_SECONDS,
+    BRISK_SECONDS,
+    LONGEST_POLL_SECONDS,
+    SHORTEST_POLL_SECONDS,
+    Database,
+)
+from tokenflight.stores.sql._statements import SECONDS_NOW, Put, Statements
+from tokenflight.stores.sql._table import TABLE_NAME, row_id, storable, text_of, token_table
+from tokenflight.tokens import TokenKey, TokenSet
+
+KEYS_PER_READ: Final = 1000
+
+
+class SQLTokenStore(TokenStore):
+    """Token sets in one table of a SQL database, through SQLAlchemy and any of its asyncio drivers.
+
+    `engine` is the app's, or a URL such as ``postgresql+asyncpg://…`` from which the store makes one of its own for
+    each event loop. A given engine is as bound to an event loop as its driver, and is never disposed of. `table` is a
+    name, or what `token_table` made; `create_table` creates it.
+
+    The lease is two columns of the user's row, by the database's clock: it ends `lease_duration` seconds after its
+    holder died or was cut off, and is renewed four times as often while it is held. `autocommit=False` puts each
+    statement between BEGIN and COMMIT, which costs two round trips more: for a pooler that gives each transaction
+    another connection and knows no prepared statements, as PgBouncer does not by default before 1.24.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine | URL | str,
+        *,
+        table: Table | str = TABLE_NAME,
+        lease_duration: float = 60.0,
+        codec: RecordCodec = JSONCodec(),  # noqa: B008 - it has no state
+        autocommit: bool = True,
+    ) -> None:
+        require_kind("engine", engine, AsyncEngine | URL | str)
+        require_kind("table", table, Table | str)
+        self._table = token_table(MetaData(), table) if isinstance(table, str) else table
+        self._lease_duration = checked_seconds("lease_duration", lease_duration)
+        if not lease_duration:
+            raise ConfigurationError("lease_duration must be more than 0 seconds")
+        self._codec = codec
+        self._database = Database(engine, autocommit=autocommit, table_name=self._table.fullname)
+        self._dialect = self._database.dialect
+        if self._dialect not in SECONDS_NOW:
+            raise ConfigurationError(f"engine must be for one of {', '.join(SECONDS_NOW)}, not for {self._dialect}")
+        if missing := set(token_table(MetaData()).c.keys()) - set(self._table.c.keys()):
+            raise ConfigurationError(
+                f"table must have the columns of token_table; {', '.join(sorted(missing))} are missing"
+            )
+        self._statements = Statements(
+            self._table, self._dialect, lease_duration=lease_duration, keys_per_read=KEYS_PER_READ
+        )
+
+    def __repr__(self) -> str:
+        return f"<SQLTokenStore {self._table.fullname!r} on {self._dialect}>"
+
+    async def create_table(self) -> None:
+        """Create the table unless it is there. Several processes may do so at once."""
+        await self._database.run(CreateTable(self._table, if_not_exists=True))
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        """See `TokenStore.load`."""
+        rows = (await self._database.run(self._statements.load, _row_of(key))).rows
+        if not rows:
+            return None
+        [(version, data)] = rows
+        record = self._codec.decode(key, data)
+        if record.version != version:
+            raise _failures.foreign_version(key)
+        return record
+
+    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        """See `TokenStore.save`."""
+        record = StoredTokens(tokens, new_version(), issuer)
+        parameters = self._parameters(key, record)
+        for _ in range(2):
+            if await self._put(self._statements.save, parameters):
+                return record.version
+        last_saved = await self._database.run(self._statements.last_saved, parameters)
+        if last_saved.rows != [(record.version,)]:
+            raise StoreUnavailable(f"the row of user {key.user_id!r} at {key.provider} came and went", code="contended")
+        return record.version
+
+    async def replace(
+        self,
+        key: TokenKey,
+        tokens: TokenSet,
+        *,
+        expected: Version,
+        issuer: str | None = None,
+        refused: bool = False,
+    ) -> Version:
+        """See `TokenStore.replace`."""
+        record = StoredTokens(tokens, new_version(), issuer, refused)
+        parameters = {**self._parameters(key, record), "given_expected": expected}
+        if not await self._database.changes(self._statements.replace, parameters):
+            raise _failures.conflict(key)
+        return record.version
+
+    async def delete(self, key: TokenKey) -> bool:
+        """See `TokenStore.delete`. The row of a user whose lease is held stays, without record, until it is released.
+
+        After a lost connection it is not tried again: whether there was a record would be unknown.
+        """
+        row = _row_of(key)
+        if await self._database.changes(self._statements.delete, row, repeatable=False):
+            return True
+        if not await self._database.changes(self._statements.empty, row, repeatable=False):
+            return False
+        with suppress(StoreError):  # the record is gone, whatever becomes of a row that was released between the two
+            await self._database.changes(self._statements.delete_empty, row)
+        return True
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        """See `TokenStore.lease`."""
+        return self._lease(key, timeout)
+
+    async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+        """See `TokenStore.keys`. Read a thousand at a time, holding no connection in between."""
+        query = self._statements.keys if provider is None else self._statements.keys_of_provider
+        parameters = {} if provider is None else {"given_provider": storable(provider)}
+        last_id = ""
+        while rows := (await self._database.run(query, {**parameters, "given_last_id": last_id})).rows:
+            for last_id, stored_provider, stored_user_id in rows:  # noqa: B007 - the next page begins after it
+                key = TokenKey(text_of(stored_provider), text_of(stored_user_id))
+                if provider in (None, key.provider):  # some databases compare text by its look
+                    yield key
+
+    async def aclose(self) -> None:
+        """Close the connections of the event loop's own engine, once the statements under way have ended."""
+        await self._database.aclose()
+
+    # The lease.
+
+    @asynccontextmanager
+    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        lease = await self._take(key, timeout)
+        try:
+            yield lease
+        finally:
+            lease.end()
+            await outcome_of(self._database.start(self._release(lease)))
+
+    async def _take(self, key: TokenKey, timeout: float) -> LapsingLease:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        pause = SHORTEST_POLL_SECONDS
+        lease = LapsingLease(key, self._lease_duration)
+        parameters = _row_with(lease)
+        while True:
+            asked_at = lapse_clock()
+            try:
+                taken = await self._put(self._statements.take, parameters)
+            except BaseException:
+                self._database.start(self._release(lease))  # it may have been taken all the same
+                raise
+            if taken:
+                lease.begin(asked_at, partial(self._database.changes, self._statements.extend, parameters))
+                return lease
+            waited = loop.time() - began_at
+            if waited >= timeout:
+                raise _failures.lease_timeout(key, timeout)
+            spread = random.uniform(pause / 2, pause)  # noqa: S311 - spreads, hides nothing
+            await asyncio.sleep(min(spread, timeout - waited))
+            pause = min(pause * 2, BRISK_POLL_SECONDS if waited < BRISK_SECONDS else LONGEST_POLL_SECONDS)
+
+    async def _release(self, lease: LapsingLease) -> None:
+        """Let go of the lease, and of the row if it has no record."""
+        parameters = _row_with(lease)
+        if await self._database.changes(self._statements.release_with_record, parameters):
+            return
+        if not await self._database.changes(self._statements.delete_released, parameters):
+            await self._database.changes(self._statements.release, parameters)  # a login came between the two
+
+    # Statements.
+
+    async def _put(self, put: Put, parameters: Mapping[str, object]) -> bool:
+        for statement in put:
+            if await self._database.changes(statement, parameters):
+                return True
+        return False
+
+    def _parameters(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
+        return {**_row_of(key), "given_version": record.version, "given_record": self._codec.encode(key, record)}
+
+
+def _row_of(key: TokenKey) -> dict[str, object]:
+    """What a statement on the row of `key` takes."""
+    return {
+        "given_id": row_id(key),
+        "given_provider": storable(key.provider),
+        "given_user_id": storable(key.user_id),
+    }
+
+
+def _row_with(lease: LapsingLease) -> dict[str, object]:
+    """What a statement on the row of the lease takes."""
+    return {**_row_of(lease.key), "given_owner": lease.owner}

@@ -1,0 +1,240 @@
+"""The right to renew: what a flight does when it lapses, can't be had or can't be given back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import time_machine
+
+from kit.minting import Minting, stored
+from kit.support import login
+from tokenflight import (
+    Lease,
+    MemoryTokenStore,
+    OIDCProvider,
+    ProviderUnavailable,
+    RefreshPolicy,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+)
+from tokenflight._core import failures, records
+from tokenflight.testing import FakeProvider
+
+
+@dataclass
+class Lapsing(Lease):
+    """A lease that is held for as long as it is told to be."""
+
+    held: bool = True
+
+    def is_held(self) -> bool:
+        return self.held
+
+
+class LapsingStore(MemoryTokenStore):
+    """The first lease it gives has lapsed before the renewal is sent; then a sibling may store something."""
+
+    def __init__(self, stored_by_sibling: TokenSet | None = None) -> None:
+        super().__init__()
+        self.given = 0
+        self._stored_by_sibling = stored_by_sibling
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._lapsing_lease(key, timeout)
+
+    @asynccontextmanager
+    async def _lapsing_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        async with super().lease(key, timeout=timeout):
+            self.given += 1
+            yield Lapsing(held=self.given > 1)
+        if self.given == 1 and self._stored_by_sibling is not None:
+            await self.save(key, self._stored_by_sibling)
+
+
+class UnreturnableStore(MemoryTokenStore):
+    """Fails, or hangs, when a lease is given back."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        super().__init__()
+        self.hangs = hangs
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._unreturnable_lease(key, timeout)
+
+    @asynccontextmanager
+    async def _unreturnable_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        async with super().lease(key, timeout=timeout) as lease:
+            yield lease
+        if self.hangs:
+            await asyncio.Event().wait()
+        raise OSError("the connection is gone")
+
+
+async def test_x3_a_lease_that_lapsed_while_the_process_stood_still_is_taken_again_before_anything_is_sent(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    store = LapsingStore()
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        assert (await refresher.get_valid_token("alice")).access_token
+    assert store.given == 2
+    assert fake.requests() == 1
+
+
+async def test_x3_what_somebody_else_stored_while_the_lease_had_lapsed_is_adopted(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    ours, theirs = login(fake, "alice", life_left=-1), login(fake, "alice")
+    async with TokenRefresher(provider, LapsingStore(theirs)) as refresher:
+        await refresher.save_tokens("alice", ours)
+        assert await refresher.get_valid_token("alice") == theirs
+    assert fake.requests() == 0
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_lease_that_can_not_be_given_back_takes_nothing_from_what_was_renewed_under_it(
+    fake: FakeProvider,
+    provider: OIDCProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    hangs: bool,
+) -> None:
+    monkeypatch.setattr(records, "STORE_TIMEOUT_SECONDS", 0.05)
+    store = UnreturnableStore(hangs=hangs)
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        renewed = await refresher.get_valid_token("alice")
+        assert await refresher.load_tokens("alice") == renewed
+    assert "could not be given back" in caplog.text
+
+
+async def test_t8_waiting_for_a_lease_held_elsewhere_keeps_no_slot_from_other_users(
+    fake: FakeProvider, provider: OIDCProvider, store: MemoryTokenStore
+) -> None:
+    policy = RefreshPolicy(max_concurrent_renewals=1)
+    async with TokenRefresher(provider, store, policy=policy) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        async with store.lease(TokenKey(provider.name, "alice"), timeout=0):
+            waiting = asyncio.create_task(refresher.get_valid_token("alice"))
+            await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                assert (await refresher.get_valid_token("bob")).access_token
+            assert not waiting.done()
+        assert (await waiting).access_token
+    assert fake.requests() == 2
+
+
+async def test_s6_a_flight_that_never_gets_a_slot_ends_too_and_says_that_nothing_was_sent(
+    fake: FakeProvider, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
+) -> None:
+    policy = RefreshPolicy(max_concurrent_renewals=1)
+    async with TokenRefresher(provider, policy=policy) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        with fake.hold(user_id="alice") as gate:
+            slow = asyncio.create_task(refresher.get_valid_token("alice"))
+            await gate.reached()
+            monkeypatch.setattr(failures, "FLIGHT_DEADLINE_SECONDS", 0.05)
+            with pytest.raises(ProviderUnavailable, match="nothing was sent") as caught:
+                await refresher.get_valid_token("bob")
+        assert caught.value.code == "overloaded"
+        assert (await slow).access_token
+        clock.shift(60)
+        assert (await refresher.get_valid_token("bob")).access_token
+    assert (fake.requests("alice"), fake.requests("bob")) == (1, 1)
+
+
+class HeldUntil(MemoryTokenStore):
+    """The second lease on alice lapses while her flight waits for its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lapsed = False
+        self.given = 0
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._lapsing(key, timeout)
+
+    @asynccontextmanager
+    async def _lapsing(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        async with super().lease(key, timeout=timeout):
+            self.given += key.user_id == "alice"
+            yield Held(self if key.user_id == "alice" and self.given == 1 else None)
+
+
+class Held(Lease):
+    def __init__(self, store: HeldUntil | None) -> None:
+        self.store = store
+
+    def is_held(self) -> bool:
+        return self.store is None or not self.store.lapsed
+
+
+async def test_x3_a_lease_that_lapses_while_its_flight_waits_for_its_turn_is_taken_again(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    store = HeldUntil()
+    policy = RefreshPolicy(max_concurrent_renewals=1)
+    async with TokenRefresher(provider, store, policy=policy) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        async with MemoryTokenStore.lease(store, TokenKey(provider.name, "alice"), timeout=0):
+            alice = asyncio.create_task(refresher.get_valid_token("alice"))
+            await asyncio.sleep(0.01)
+            with fake.hold(user_id="bob") as gate:
+                bob = asyncio.create_task(refresher.get_valid_token("bob"))
+                await gate.reached()
+                await let_go(store, provider)
+                await asyncio.sleep(0.01)
+                assert store.given == 1
+                store.lapsed = True
+        await asyncio.gather(alice, bob)
+    assert store.given == 2
+    assert fake.requests("alice") == 1
+
+
+async def let_go(store: MemoryTokenStore, provider: OIDCProvider) -> None:
+    """Give the lease on alice to the next in the queue."""
+    queue = store._queues[TokenKey(provider.name, "alice")]
+    queue.rotate(-1)
+    store._call_next(queue)
+
+
+async def test_t8_those_who_waited_for_leases_held_elsewhere_are_renewed_a_few_at_a_time(
+    clock: time_machine.Traveller,
+) -> None:
+    store, provider = MemoryTokenStore(), Minting(seconds=0.01)
+    users = [f"user-{number}" for number in range(5)]
+    await stored(store, *users)
+    async with TokenRefresher(provider, store, policy=RefreshPolicy(max_concurrent_renewals=1)) as refresher:
+        held = [store.lease(TokenKey(provider.name, user_id), timeout=0) for user_id in users]
+        for lease in held:
+            await lease.__aenter__()
+        callers = [asyncio.create_task(refresher.get_valid_token(user_id)) for user_id in users]
+        await asyncio.sleep(0.01)
+        for lease in held:
+            await lease.__aexit__(None, None, None)
+        await asyncio.gather(*callers)
+    assert provider.most_at_once == 1
+
+
+async def test_r3_a_renewal_elsewhere_without_known_expiry_is_adopted(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    fake.lifetime = None
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        await here.save_tokens("alice", login(fake, "alice", life_left=-1))
+        await there.load_tokens("alice")
+        with fake.hold() as gate:
+            ours = asyncio.create_task(here.get_valid_token("alice"))
+            await gate.reached()
+            theirs = asyncio.create_task(there.get_valid_token("alice"))
+            await asyncio.sleep(0.05)
+        assert await ours == await theirs
+    assert fake.requests() == 1

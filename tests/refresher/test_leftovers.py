@@ -1,0 +1,167 @@
+"""L2: memory returns to the base line, whatever became of users who came once."""
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+import time_machine
+
+from kit.minting import EXPIRED, Minting, flights_of, renewed_of, stored
+from kit.virtual_time import run_in_virtual_time
+from tokenflight import (
+    MemoryTokenStore,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    RefreshPolicy,
+    StoreUnavailable,
+    TokenflightError,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    Version,
+)
+from tokenflight._core import backoff, cache
+
+
+class FailingProvider(Minting):
+    """It answers with `error`, if there is one."""
+
+    error: TokenflightError | None = None
+
+    def answer(self, user_id: str) -> TokenSet:
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return renewed_of(user_id)
+
+
+class ForgetfulStore(MemoryTokenStore):
+    """A store that takes no renewal while it is `full`, and in which `visit` leaves no record of a user behind."""
+
+    def __init__(self, provider: FailingProvider) -> None:
+        super().__init__()
+        self.full = False
+        self.provider = provider
+
+    async def replace(
+        self,
+        key: TokenKey,
+        tokens: TokenSet,
+        *,
+        expected: Version,
+        issuer: str | None = None,
+        refused: bool = False,
+    ) -> Version:
+        if self.full:
+            raise StoreUnavailable("no space left on device")
+        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+    async def visit(self, visit: "Visit", refresher: TokenRefresher, user_id: str) -> None:
+        await stored(self, user_id)
+        await visit(refresher, self, user_id)
+        await self.delete(TokenKey(Minting.name, user_id))
+
+
+Visit: TypeAlias = Callable[[TokenRefresher, ForgetfulStore, str], Awaitable[None]]
+
+
+async def _renewed(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    await refresher.get_valid_token(user_id)
+    assert (await refresher.ensure_valid_token(user_id, EXPIRED)).should_update
+
+
+async def _failed(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    store.provider.error = ProviderUnavailable("down")
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            await refresher.get_valid_token(user_id)
+
+
+async def _refused(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    store.provider.error = ReauthenticationRequired("refused")
+    for _ in range(2):
+        with pytest.raises(ReauthenticationRequired):
+            await refresher.get_valid_token(user_id)
+
+
+async def _logged_in_and_out(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    await refresher.save_tokens(user_id, EXPIRED)
+    await refresher.get_valid_token(user_id)
+    await refresher.delete_tokens(user_id)
+
+
+async def _rejected(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    store.provider.error = ProviderUnavailable("down")
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token(user_id, rejected="old")
+
+
+async def _abandoned(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    caller = asyncio.create_task(refresher.get_valid_token(user_id))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    await refresher.get_valid_token(user_id)
+
+
+async def _unsaved_and_logged_out(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    store.full = True
+    await refresher.get_valid_token(user_id)
+    await refresher.delete_tokens(user_id)
+
+
+async def _unsaved_and_saved(refresher: TokenRefresher, store: ForgetfulStore, user_id: str) -> None:
+    store.full = True
+    await refresher.get_valid_token(user_id)
+    store.full = False
+    while refresher._unsaved.get(user_id) is not None:  # noqa: ASYNC110 - it happens in the background
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "visit",
+    [
+        _renewed,
+        _failed,
+        _refused,
+        _logged_in_and_out,
+        _rejected,
+        _abandoned,
+        _unsaved_and_logged_out,
+        _unsaved_and_saved,
+    ],
+    ids=lambda visit: visit.__name__.strip("_").replace("_", " "),
+)
+def test_l2_nothing_is_left_of_users_who_come_once(
+    clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    visit: Visit,
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # pytest keeps every record
+    # Small enough to be full before the base line is taken.
+    monkeypatch.setattr(backoff, "MAX_TRACKED_USERS", 100)
+    monkeypatch.setattr(cache, "MAX_REJECTED_USERS", 100)
+
+    async def main() -> tuple[int, int]:
+        provider = FailingProvider()
+        store = ForgetfulStore(provider)
+        policy = RefreshPolicy(max_cached_users=100)
+        async with TokenRefresher(provider, store, policy=policy) as refresher:
+
+            async def blocks_after(users: range) -> int:
+                for start in range(users.start, users.stop, 50):
+                    visits = (store.visit(visit, refresher, f"user-{start + n}") for n in range(50))
+                    await asyncio.gather(*visits)
+                assert flights_of(refresher) == len(refresher._unsaved._kept) == len(refresher._records._locks) == 0
+                assert max(len(refresher._cool_downs._by_user), len(refresher._memory._rejected)) <= 100
+                gc.collect()
+                return sys.getallocatedblocks()
+
+            return await blocks_after(range(500)), await blocks_after(range(500, 3_500))
+
+    base_line, afterwards = run_in_virtual_time(clock, main)
+    assert afterwards < base_line + 1_500, "less than half a block of memory for each of 3,000 users"

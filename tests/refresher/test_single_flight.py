@@ -1,0 +1,353 @@
+"""One flight per user, however many wait for it and whatever happens to them."""
+
+import asyncio
+import traceback
+
+import httpx
+import pytest
+import time_machine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.support import login
+from tokenflight import (
+    ClientSecretBasic,
+    ConfigurationError,
+    FileTokenStore,
+    MemoryTokenStore,
+    OIDCProvider,
+    ProviderUnavailable,
+    StoredTokens,
+    TokenKey,
+    TokenRefresher,
+    TokenRefreshError,
+    TokenSet,
+    TokenStore,
+)
+from tokenflight._core import failures
+from tokenflight.httpx import BearerAuth
+from tokenflight.testing import DropReply, FakeProvider, ServerError
+
+
+async def test_s1_a_hundred_callers_on_an_expired_token_make_one_request(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    results = await asyncio.gather(*(refresher.get_valid_token("alice") for _ in range(100)))
+    assert fake.requests() == 1
+    assert len({tokens.access_token for tokens in results}) == 1
+
+
+async def test_s1_callers_that_find_nothing_in_memory_read_the_store_once(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher
+) -> None:
+    loads = 0
+
+    class CountingStore(MemoryTokenStore):
+        async def load(self, key: TokenKey) -> StoredTokens | None:
+            nonlocal loads
+            loads += 1
+            return await super().load(key)
+
+    store = CountingStore()
+    async with TokenRefresher(provider, store) as first:
+        await first.save_tokens("alice", login(fake, "alice"))
+    async with TokenRefresher(provider, store) as second:
+        await asyncio.gather(*(second.get_valid_token("alice") for _ in range(100)))
+    assert loads == 1
+    assert fake.requests() == 0
+
+
+async def test_s2_refreshers_made_per_request_still_make_one_request(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+
+    async def handle_request() -> TokenSet:
+        async with TokenRefresher(provider, store) as own:
+            return await own.get_valid_token("alice")
+
+    results = await asyncio.gather(*(handle_request() for _ in range(50)))
+    assert fake.requests() == 1
+    assert len({tokens.access_token for tokens in results}) == 1
+
+
+async def test_s3_cancelling_the_first_of_a_hundred_waiters_mid_request_is_noticed_by_nobody(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    with fake.hold() as gate:
+        callers = [asyncio.create_task(refresher.get_valid_token("alice")) for _ in range(100)]
+        await gate.reached()
+        callers[0].cancel()
+        await asyncio.sleep(0)
+    first, *others = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(first, asyncio.CancelledError)
+    assert len([tokens for tokens in others if isinstance(tokens, TokenSet)]) == 99
+    assert fake.requests() == 1
+
+
+async def test_s3_with_every_waiter_cancelled_the_rotated_token_is_on_disk_a_moment_later(
+    fake: FakeProvider, provider: OIDCProvider, tmp_path: object
+) -> None:
+    store = FileTokenStore(str(tmp_path))
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        with fake.hold(after=True) as gate:
+            callers = [asyncio.create_task(refresher.get_valid_token("alice")) for _ in range(100)]
+            await gate.reached()
+            for caller in callers:
+                caller.cancel()
+            outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    async with TokenRefresher(provider, FileTokenStore(str(tmp_path))) as later:
+        tokens = await later.load_tokens("alice")
+    assert tokens is not None
+    assert tokens.refresh_token == fake.current_refresh_token("alice")
+    assert fake.requests() == 1
+
+
+async def test_s4_a_failure_is_shared_by_all_waiters_and_followed_by_a_cool_down(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.fail(ServerError(503), times=1)
+    callers = (refresher.get_valid_token("alice") for _ in range(100))
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(outcome, ProviderUnavailable) for outcome in outcomes)
+    assert fake.requests() == 1
+
+    with pytest.raises(ProviderUnavailable) as caught:
+        await refresher.get_valid_token("alice")
+    assert caught.value.code == "cooling_down"
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 1
+    assert fake.requests() == 1
+
+    clock.shift(caught.value.retry_after)
+    assert (await refresher.get_valid_token("alice")).access_token
+    assert fake.requests() == 2
+
+
+async def test_s4_the_cool_down_of_one_user_is_not_another_users(fake: FakeProvider, refresher: TokenRefresher) -> None:
+    for user_id in ("alice", "bob"):
+        await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+    fake.fail(ServerError(), user_id="alice")
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice")
+    assert (await refresher.get_valid_token("bob")).access_token
+
+
+async def test_s5_nothing_is_held_while_an_api_request_is_outstanding(
+    fake: FakeProvider, http: httpx.AsyncClient, refresher: TokenRefresher, store: TokenStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    auth = BearerAuth(refresher, "alice")
+    with fake.hold(endpoint="api") as gate:
+        slow_call = asyncio.create_task(http.get("/api", auth=auth))
+        await gate.reached()
+        async with asyncio.timeout(5):
+            renewed = await refresher.refresh_token("alice")
+            assert await refresher.get_valid_token("alice") is renewed
+    assert (await slow_call).status_code in {200, 401}
+
+
+async def test_s6_a_flight_that_hangs_ends_at_its_deadline_and_the_user_is_not_stuck(
+    fake: FakeProvider, refresher: TokenRefresher, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
+) -> None:
+    monkeypatch.setattr(failures, "FLIGHT_DEADLINE_SECONDS", 0.05)
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    with fake.hold():
+        with pytest.raises(ProviderUnavailable) as caught:
+            await refresher.get_valid_token("alice")
+        assert caught.value.code == "deadline_exceeded"
+    clock.shift(60)
+    monkeypatch.undo()
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    assert (await refresher.get_valid_token("alice")).access_token
+
+
+async def test_s7_late_401s_get_the_new_token_and_cause_no_further_renewal(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    first = await refresher.get_valid_token("alice", rejected=tokens.access_token)
+    stragglers = await asyncio.gather(
+        *(refresher.get_valid_token("alice", rejected=tokens.access_token) for _ in range(20))
+    )
+    assert {late.access_token for late in stragglers} == {first.access_token}
+    assert fake.requests() == 1
+
+
+async def test_s8_a_caller_just_after_the_flight_reuses_its_result(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    results = []
+
+    async def caller(steps: int) -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        results.append(await refresher.get_valid_token("alice"))
+
+    await asyncio.gather(*(caller(steps) for steps in range(200)))
+    assert fake.requests() == 1
+    assert len({tokens.access_token for tokens in results}) == 1
+
+
+async def test_s8_a_refresher_with_an_old_copy_reads_again_before_it_renews(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        await here.save_tokens("alice", login(fake, "alice", life_left=301))
+        await there.get_valid_token("alice")
+        renewed = await here.refresh_token("alice")
+        with time_machine.travel(renewed.issued_at + 10 if renewed.issued_at else 0, tick=False):
+            assert (await there.get_valid_token("alice")).access_token == renewed.access_token
+    assert fake.requests() == 1
+    assert fake.reuses() == 0
+
+
+@given(order=st.lists(st.integers(0, 9), min_size=1, max_size=60))
+def test_s9_no_user_ever_gets_the_token_of_another(order: list[int]) -> None:
+    async def scenario() -> None:
+        fake = FakeProvider()
+        async with fake.client() as http:
+            provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+            async with TokenRefresher(provider) as refresher:
+                for user in set(order):
+                    await refresher.save_tokens(f"user-{user}", login(fake, f"user-{user}", life_left=-1))
+
+                async def call(user: int) -> None:
+                    reply = await http.get("/api", auth=BearerAuth(refresher, f"user-{user}"))
+                    assert reply.json()["user_id"] == f"user-{user}"
+
+                await asyncio.gather(*(call(user) for user in order))
+            assert fake.refreshes() == len(set(order))
+
+    asyncio.run(scenario())
+
+
+def test_s10_use_on_another_event_loop_is_a_clear_error_and_never_a_hang(fake: FakeProvider) -> None:
+    provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=fake.client())
+    refresher = TokenRefresher(provider)
+    asyncio.run(refresher.save_tokens("alice", login(fake, "alice", life_left=-1)))
+
+    async def elsewhere() -> None:
+        with pytest.raises(ConfigurationError, match="event loop") as caught:
+            await refresher.get_valid_token("alice")
+        assert caught.value.code == "wrong_event_loop"
+        await refresher.aclose()
+
+    asyncio.run(elsewhere())
+
+
+async def test_s11_a_rejection_during_a_flight_is_not_lost(fake: FakeProvider, refresher: TokenRefresher) -> None:
+    old = login(fake, "alice", life_left=-1)
+    await refresher.save_tokens("alice", old)
+    with fake.hold(after=True) as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        rejecting = asyncio.create_task(refresher.get_valid_token("alice", rejected=old.access_token))
+        await asyncio.sleep(0)
+    results = await asyncio.gather(caller, rejecting)
+    assert old.access_token not in {tokens.access_token for tokens in results}
+    assert fake.requests() == 1
+
+
+async def test_s11_a_rejected_token_that_a_cold_read_finds_is_not_handed_out(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    old = login(fake, "alice")
+    async with TokenRefresher(provider, store) as before:
+        await before.save_tokens("alice", old)
+    async with TokenRefresher(provider, store) as refresher:
+        cold = asyncio.create_task(refresher.get_valid_token("alice"))
+        rejecting = asyncio.create_task(refresher.get_valid_token("alice", rejected=old.access_token))
+        await cold
+        assert (await rejecting).access_token != old.access_token
+        assert (await refresher.get_valid_token("alice")).access_token != old.access_token
+    assert fake.requests() == 1
+
+
+async def test_s11_a_rejected_token_is_not_served_when_its_renewal_fails(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    fake.fail(ServerError())
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice", rejected=tokens.access_token)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice")
+
+
+async def test_s12_each_waiter_raises_an_error_with_a_traceback_of_its_own(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.fail(DropReply())
+    callers = (refresher.get_valid_token("alice") for _ in range(50))
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderUnavailable)]
+    assert len({id(error) for error in errors}) == 50
+    assert len({len(traceback.extract_tb(error.__traceback__)) for error in errors}) == 1
+    assert {error.code for error in errors} == {"outcome_unknown"}
+
+
+async def test_s13_a_provider_client_that_carries_our_auth_does_not_deadlock(fake: FakeProvider) -> None:
+    async with fake.client() as http:
+        provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+        async with TokenRefresher(provider) as refresher:
+            http.auth = BearerAuth(refresher, "alice")
+            await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+            async with asyncio.timeout(5):
+                assert (await refresher.get_valid_token("alice")).access_token
+
+
+async def test_s13_a_provider_that_asks_for_the_token_it_renews_gets_a_clear_error() -> None:
+    class Circular:
+        name = "circular"
+        refresher: TokenRefresher
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            return await self.refresher.get_valid_token(user_id)
+
+    provider = Circular()
+    async with TokenRefresher(provider) as refresher:
+        provider.refresher = refresher
+        async with asyncio.timeout(5):
+            with pytest.raises(ConfigurationError) as caught:
+                await refresher.get_valid_token("alice")
+    assert caught.value.code == "reentered"
+
+
+async def test_an_exception_of_somebody_elses_provider_reaches_every_waiter_inside_the_error_tree() -> None:
+    class Broken:
+        name = "broken"
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            raise KeyError("a bug")
+
+    async with TokenRefresher(Broken()) as refresher:
+        callers = (refresher.get_valid_token("alice") for _ in range(3))
+        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(type(outcome) is TokenRefreshError for outcome in outcomes)
+    assert isinstance(outcomes[0], TokenRefreshError)
+    assert isinstance(outcomes[0].__cause__, KeyError)
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_waiter_may_be_cancelled_at_any_step_of_the_flight(
+    fake: FakeProvider, refresher: TokenRefresher, steps: int
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    first = asyncio.create_task(refresher.get_valid_token("alice"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    first.cancel()
+    assert (await refresher.get_valid_token("alice")).refresh_token == fake.current_refresh_token("alice")
+    await asyncio.gather(first, return_exceptions=True)
+    assert fake.requests() == 1

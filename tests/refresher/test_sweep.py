@@ -1,0 +1,329 @@
+"""A sweep renews what is due, tells each user's outcome, and holds nothing but what is under way."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import pytest
+import time_machine
+
+from kit.support import login
+from kit.virtual_time import run_in_virtual_time
+from tokenflight import (
+    ClientSecretBasic,
+    ConfigurationError,
+    MemoryTokenStore,
+    OIDCProvider,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    RefreshPolicy,
+    StoredTokens,
+    StoreUnavailable,
+    SweepOutcome,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+)
+from tokenflight._core.sweep import sweep
+from tokenflight.testing import FakeProvider, RateLimited, ServerError
+
+
+async def outcomes_of(sweep: AsyncIterator[SweepOutcome]) -> dict[str, SweepOutcome]:
+    return {outcome.user_id: outcome async for outcome in sweep}
+
+
+class CountingStore(MemoryTokenStore):
+    """Counts reads, and how many of them are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def load(self, key: TokenKey) -> StoredTokens | None:
+        self.reads += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        return await super().load(key)
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore()
+
+
+async def test_system_b_a_sweep_renews_what_is_due_and_one_failure_does_not_stop_the_others(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as app:
+        for user_id, life_left in {"due": -1, "fresh": 3000, "refused": -1, "poor": -1}.items():
+            tokens = login(fake, user_id, life_left=life_left)
+            await app.save_tokens(user_id, tokens)
+        await app.save_tokens("bare", TokenSet("access", expires_at=1.0))
+        fake.revoke("refused")
+        fake.fail(ServerError(), user_id="poor")
+    async with TokenRefresher(provider, store) as cron:
+        outcomes = await outcomes_of(cron.sweep())
+    errors = {user_id: outcome.error and outcome.error.code for user_id, outcome in outcomes.items()}
+    assert errors == {
+        "due": None,
+        "fresh": None,
+        "refused": "refused",
+        "poor": "server_error",
+        "bare": "no_refresh_token",
+    }
+    assert [user_id for user_id, outcome in outcomes.items() if outcome.renewed] == ["due"]
+    assert fake.requests("fresh") == 0
+
+
+async def test_a_sweep_renews_ahead_what_will_be_due_within_the_given_time(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        for user_id, life_left in {"soon": 1000, "later": 3500}.items():
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=life_left))
+        outcomes = await outcomes_of(refresher.sweep(within=900))
+        assert {user_id for user_id, outcome in outcomes.items() if outcome.renewed} == {"soon"}
+        outcomes = await outcomes_of(refresher.sweep(within=7 * 24 * 3600))
+        assert {user_id for user_id, outcome in outcomes.items() if outcome.renewed} == {"soon", "later"}
+    assert (fake.requests("soon"), fake.requests("later")) == (2, 1)
+
+
+async def test_two_sweeps_at_the_same_moment_renew_each_user_once(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    users = [f"user-{number}" for number in range(20)]
+    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+        for user_id in users:
+            await here.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        both = await asyncio.gather(*(outcomes_of(refresher.sweep()) for refresher in (here, there)))
+    assert all(outcome.error is None for outcomes in both for outcome in outcomes.values())
+    assert [fake.requests(user_id) for user_id in users] == [1] * 20
+    assert fake.reuses() == 0
+
+
+async def test_a_sweep_looks_at_so_many_users_at_once_and_reads_each_record_once(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    for number in range(100):
+        await store.save(TokenKey(provider.name, f"user-{number}"), login(fake, f"user-{number}"))
+    async with TokenRefresher(provider, store) as refresher:
+        outcomes = await outcomes_of(refresher.sweep(concurrency=5))
+    assert len(outcomes) == 100
+    assert store.reads == 100
+    assert store.most_under_way == 5
+
+
+async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    await store.save(TokenKey("another", "alice"), TokenSet("access", expires_at=1.0))
+    await store.save(TokenKey(provider.name, "bob"), login(fake, "bob"))
+    async with TokenRefresher(provider, store) as refresher:
+        assert list(await outcomes_of(refresher.sweep())) == ["bob"]
+        assert store.reads == 1
+        await refresher.get_valid_token("bob")
+    assert store.reads == 2
+
+
+async def test_who_stops_listening_ends_the_sweep_but_no_renewal_under_way(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+        await store.save(TokenKey(provider.name, "bob"), login(fake, "bob"))
+        with fake.hold(user_id="alice") as gate:
+            async with aclosing(refresher.sweep()) as sweep:
+                async for outcome in sweep:
+                    assert outcome.user_id == "bob"
+                    await gate.reached()
+                    break
+        assert (await refresher.get_valid_token("alice")).access_token
+    assert fake.requests("alice") == 1
+
+
+async def test_a_token_set_of_unknown_age_is_renewed_by_a_sweep_once(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    fake.lifetime = None
+    await store.save(TokenKey(provider.name, "alice"), TokenSet.from_response(fake.login("alice")))
+    async with TokenRefresher(provider, store) as refresher:
+        for renewed in (True, False):
+            assert (await outcomes_of(refresher.sweep()))["alice"].renewed is renewed
+    assert fake.requests() == 1
+
+
+async def test_a_user_logged_out_between_listing_and_reading_is_no_failure(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+    async with TokenRefresher(provider, store) as refresher:
+        users = refresher.sweep()
+        listed = asyncio.ensure_future(anext(users))
+        await asyncio.sleep(0)
+        await refresher.delete_tokens("alice")
+        assert await listed == SweepOutcome("alice")
+    assert fake.requests() == 0
+
+
+async def test_t3_a_refused_user_costs_a_sweep_no_request(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+    fake.revoke("alice")
+    async with TokenRefresher(provider, store) as refresher:
+        for _ in range(3):
+            error = (await outcomes_of(refresher.sweep()))["alice"].error
+            assert isinstance(error, ReauthenticationRequired)
+    assert fake.requests() == 1
+
+
+async def test_a_store_that_can_not_list_its_users_ends_the_sweep_with_its_error(provider: OIDCProvider) -> None:
+    class Unlistable(MemoryTokenStore):
+        async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+            yield TokenKey("idp", "alice")
+            raise StoreUnavailable("down")
+
+    async with TokenRefresher(provider, Unlistable()) as refresher:
+        with pytest.raises(StoreUnavailable):
+            await outcomes_of(refresher.sweep())
+
+
+@pytest.mark.parametrize("wrong", [{"within": -1}, {"within": float("inf")}, {"concurrency": 0}, {"concurrency": 1.5}])
+async def test_a_sweep_with_wrong_arguments_names_the_argument(
+    refresher: TokenRefresher, wrong: dict[str, int]
+) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        await outcomes_of(refresher.sweep(**wrong))
+
+
+async def test_a_sweep_of_a_closed_refresher_is_an_error_and_not_one_a_user(
+    provider: OIDCProvider, store: TokenStore
+) -> None:
+    await store.save(TokenKey(provider.name, "alice"), TokenSet("access"))
+    refresher = TokenRefresher(provider, store)
+    await refresher.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        await outcomes_of(refresher.sweep())
+
+
+async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore, clock: time_machine.Traveller
+) -> None:
+    async with TokenRefresher(provider, store, policy=RefreshPolicy(cache_ttl=60)) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice"))
+        await outcomes_of(refresher.sweep())
+        assert store.reads == 0
+        clock.shift(61)
+        await outcomes_of(refresher.sweep())
+        assert store.reads == 1
+
+
+def test_t5_a_sweep_waits_where_the_provider_asks_for_a_pause_and_then_renews_all(
+    clock: time_machine.Traveller, fake: FakeProvider, store: CountingStore
+) -> None:
+    users = [f"user-{number}" for number in range(20)]
+
+    async def main() -> list[SweepOutcome]:
+        async with fake.client() as http:
+            provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+            async with TokenRefresher(provider, store) as refresher:
+                for user_id in users:
+                    await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+                fake.fail(RateLimited(retry_after=30), times=1)
+                return [outcome async for outcome in refresher.sweep(concurrency=4)]
+
+    outcomes = run_in_virtual_time(clock, main)
+
+    assert sorted(outcomes, key=lambda outcome: users.index(outcome.user_id)) == [
+        SweepOutcome(user_id, renewed=True) for user_id in users
+    ]
+    assert fake.refreshes() == len(users)
+
+
+async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        fake.fail(RateLimited(retry_after=600), times=1)
+        outcomes = await outcomes_of(refresher.sweep(concurrency=1))
+    assert [outcome.error.code for outcome in outcomes.values() if outcome.error] == ["rate_limited", "cooling_down"]
+
+
+async def test_x9_a_user_logged_out_while_a_sweep_renews_is_no_failure(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        with fake.hold() as gate:
+            swept = asyncio.ensure_future(outcomes_of(refresher.sweep()))
+            await gate.reached()
+            await refresher.delete_tokens("alice")
+        assert await swept == {"alice": SweepOutcome("alice")}
+
+
+@pytest.mark.parametrize("life_left", [-1, 3000])
+async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no_more(
+    fake: FakeProvider, provider: OIDCProvider, store: CountingStore, life_left: float
+) -> None:
+    for number in range(50):
+        user_id = f"user-{number}"
+        await store.save(TokenKey(provider.name, user_id), login(fake, user_id, life_left=life_left))
+    refresher = TokenRefresher(provider, store)
+    async with aclosing(refresher.sweep(concurrency=2)) as sweep:
+        await anext(sweep)
+        await refresher.aclose()
+        read = store.reads
+        with pytest.raises(ConfigurationError, match="closed"):
+            async for _ in sweep:
+                pass
+    assert store.reads == read
+
+
+async def test_ending_a_sweep_waits_for_those_it_was_looking_at() -> None:
+    ended = asyncio.Event()
+
+    async def keys() -> AsyncGenerator[TokenKey, None]:
+        yield TokenKey("idp", "alice")
+        yield TokenKey("idp", "bob")
+
+    async def tend(key: TokenKey) -> bool:
+        if key.user_id == "alice":
+            return False
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.02)
+            ended.set()
+        return False
+
+    outcomes = sweep(keys(), tend, concurrency=2)
+    assert (await anext(outcomes)).user_id == "alice"
+    await outcomes.aclose()
+    assert ended.is_set()
+
+
+async def test_a_sweep_leaves_alone_what_never_expires_and_can_not_be_renewed(
+    provider: OIDCProvider, store: TokenStore
+) -> None:
+    await store.save(TokenKey(provider.name, "alice"), TokenSet("access"))
+    async with TokenRefresher(provider, store) as refresher:
+        assert [(each.renewed, each.error) async for each in refresher.sweep()] == [(False, None)]
+
+
+async def test_s11_a_sweep_renews_what_an_api_has_rejected(
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    fake.fail(RateLimited(), times=1)
+    with pytest.raises(ProviderUnavailable):
+        await refresher.get_valid_token("alice", rejected=tokens.access_token)
+    clock.shift(2)
+    assert [each.renewed async for each in refresher.sweep()] == [True]

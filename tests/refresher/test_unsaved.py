@@ -1,0 +1,354 @@
+"""A renewal that can't be stored yet: what logins, logouts, closing and an absent disk do to it."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+
+from kit.minting import EXPIRED, Minting, renewed_of, stored
+from kit.support import NOW, FailingStore, login, until_told
+from tokenflight import (
+    ClientSecretBasic,
+    FileTokenStore,
+    Lease,
+    MemoryTokenStore,
+    OIDCProvider,
+    ReauthenticationRequired,
+    RefreshPolicy,
+    RenewalDiscarded,
+    SaveFailed,
+    SaveRecovered,
+    StoreUnavailable,
+    TokenEvent,
+    TokenflightError,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    Version,
+)
+from tokenflight._core import pending, records
+from tokenflight.testing import FakeProvider
+
+
+@pytest.mark.parametrize("asks", ["here", "there", "a new process"])
+async def test_p7_a_directory_that_is_gone_for_a_while_is_no_logout_though_others_are_renewed_meanwhile(
+    fake: FakeProvider, provider: OIDCProvider, events: list[TokenEvent], tmp_path: Path, asks: str
+) -> None:
+    directory, aside = tmp_path / "tokens", tmp_path / "moved"
+    async with (
+        TokenRefresher(provider, FileTokenStore(directory), on_event=events.append) as here,
+        TokenRefresher(provider, FileTokenStore(directory)) as there,
+        TokenRefresher(provider, FileTokenStore(directory)) as new,
+    ):
+        for user_id in ("alice", "bob"):
+            await here.save_tokens(user_id, login(fake, user_id, life_left=-1))
+        await there.load_tokens("bob")
+        with fake.hold(after=True) as gate:
+            caller = asyncio.create_task(here.get_valid_token("alice"))
+            await gate.reached()
+            directory.rename(aside)  # as a disk that is unmounted
+        renewed = await caller
+        with pytest.raises(TokenflightError):
+            await {"here": here, "there": there, "a new process": new}[asks].get_valid_token("bob")
+        await asyncio.sleep(0.3)
+        shutil.rmtree(directory, ignore_errors=True)  # hidden again by the mount
+        aside.rename(directory)
+        await until_told(events, SaveRecovered)
+        assert await there.load_tokens("alice") == renewed
+        await there.get_valid_token("bob")
+    assert fake.reuses() == 0
+
+
+class ReconnectingStore(MemoryTokenStore):
+    """While `lost`, replies come all at once: the write failed, the logout was carried out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = True
+        self.waiting = 0
+        self.back = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.waiting += 1
+        await self.back.wait()
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        if self.lost:
+            await self.wait()
+            raise StoreUnavailable("connection lost")
+        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+    async def delete(self, key: TokenKey) -> bool:
+        deleted = await super().delete(key)
+        if self.lost:
+            await self.wait()
+        return deleted
+
+
+async def test_s6_a_logout_at_the_moment_a_save_fails_leaves_no_lease_behind(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.1)
+    store = ReconnectingStore()
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store) as refresher:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        while store.waiting < 1:  # noqa: ASYNC110 - turn by turn
+            await asyncio.sleep(0)
+        logout = asyncio.create_task(refresher.delete_tokens("alice"))
+        while store.waiting < 2:  # noqa: ASYNC110 - turn by turn
+            await asyncio.sleep(0)
+        store.back.set()
+        await asyncio.gather(caller, logout, return_exceptions=True)
+        store.lost = False
+        await refresher.save_tokens("alice", EXPIRED)
+        assert await refresher.get_valid_token("alice") == renewed_of("alice")
+
+
+class FullStore(MemoryTokenStore):
+    """Takes no renewals, and takes its time when a lease is given back."""
+
+    async def replace(
+        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
+    ) -> Version:
+        raise StoreUnavailable("full")
+
+    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
+        return self._slow_lease(key, timeout)
+
+    @asynccontextmanager
+    async def _slow_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        async with super().lease(key, timeout=timeout) as lease:
+            yield lease
+        await asyncio.sleep(0.05)
+
+
+async def test_l3_closing_waits_for_the_lease_of_a_renewal_that_a_logout_made_void(
+    clock: time_machine.Traveller,
+) -> None:
+    store = FullStore()
+    await stored(store, "alice")
+    refresher = TokenRefresher(Minting(), store)
+    await refresher.get_valid_token("alice")
+    await refresher.delete_tokens("alice")
+    await refresher.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_p1_a_login_that_fails_too_gives_up_nothing_of_what_waits_to_be_stored(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(FullStore):
+        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+            raise StoreUnavailable("full")
+
+    store = Failing()
+    await MemoryTokenStore.save(store, TokenKey(Minting.name, "alice"), EXPIRED)
+    refresher = TokenRefresher(Minting(), store)
+    renewed = await refresher.get_valid_token("alice")
+    with pytest.raises(StoreUnavailable):
+        await refresher.save_tokens("alice", TokenSet("login"))
+    assert await refresher.get_valid_token("alice") == renewed
+    with pytest.raises(StoreUnavailable, match="alice"):
+        await refresher.aclose()
+
+
+async def test_p1_a_logging_set_up_that_raises_costs_no_rotated_token(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_error(_: logging.LogRecord) -> bool:
+        raise KeyError("from the app")
+
+    class FailingOnce(MemoryTokenStore):
+        failures = 0
+
+        async def replace(self, *arguments: Any, **options: Any) -> Version:
+            if not self.failures:
+                self.failures = 1
+                raise StoreUnavailable("the disk is full")
+            return await super().replace(*arguments, **options)
+
+    store, fake = FailingOnce(), FakeProvider()
+    monkeypatch.setattr(logging.getLogger("tokenflight"), "filters", [raise_error])
+    async with fake.client() as http:
+        provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
+        async with TokenRefresher(provider, store) as refresher:
+            await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+            renewed = await refresher.get_valid_token("alice")
+    assert renewed.refresh_token == fake.current_refresh_token("alice")
+    record = await store.load(TokenKey(fake.issuer, "alice"))
+    assert record is not None
+    assert record.tokens == renewed
+
+
+KEY = TokenKey(Minting.name, "alice")
+
+
+async def test_s6_a_logout_ends_the_retries_of_a_renewal_though_the_store_is_still_full(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(pending, "FIRST_PAUSE_SECONDS", 60.0)
+    store = FailingStore("replace")
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        await refresher.delete_tokens("alice")
+        await refresher.save_tokens("alice", EXPIRED)
+        async with asyncio.timeout(5):  # one that tries again and again without a pause blocks the event loop
+            assert await refresher.get_valid_token("alice") == renewed_of("alice")
+        store.failing.clear()
+
+
+async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fails(
+    clock: time_machine.Traveller,
+) -> None:
+    class Trying(MemoryTokenStore):
+        tries = 0
+        again, fail = asyncio.Event(), asyncio.Event()
+
+        async def replace(
+            self,
+            key: TokenKey,
+            tokens: TokenSet,
+            *,
+            expected: Version,
+            issuer: str | None = None,
+            refused: bool = False,
+        ) -> Version:
+            self.tries += 1
+            if self.tries == 2:
+                self.again.set()
+                await self.fail.wait()
+            if self.tries <= 2:
+                raise StoreUnavailable("down")
+            return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+
+    store = Trying()
+    await stored(store, "alice")
+    refresher = TokenRefresher(Minting(), store)
+    renewed = await refresher.get_valid_token("alice")
+    await store.again.wait()
+    closing = asyncio.create_task(refresher.aclose())
+    await asyncio.sleep(0.01)
+    store.fail.set()
+    await closing
+    record = await store.load(KEY)
+    assert record is not None
+    assert record.tokens == renewed
+
+
+async def test_x9_a_logout_elsewhere_while_a_renewal_waits_to_be_stored_is_seen_with_any_cache_ttl(
+    events: list[TokenEvent], clock: time_machine.Traveller
+) -> None:
+    store = FailingStore("replace")
+    await stored(store, "alice")
+    policy = RefreshPolicy(cache_ttl=None)
+    async with TokenRefresher(FirstOnly(), store, policy=policy, on_event=events.append) as refresher:
+        await refresher.get_valid_token("alice")
+        await store.delete(KEY)
+        store.failing.clear()
+        await until_told(events, RenewalDiscarded)
+        with pytest.raises(ReauthenticationRequired):
+            await refresher.get_valid_token("alice")
+
+
+class FirstOnly(Minting):
+    """Renews nothing that is not there."""
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        if tokens is None:
+            raise ReauthenticationRequired("no tokens", code="no_tokens")
+        return await super().renew(user_id, tokens)
+
+
+async def test_x9_a_first_record_whose_retry_comes_during_a_logout_does_not_bring_the_user_back(
+    clock: time_machine.Traveller,
+) -> None:
+    class SlowToDelete(MemoryTokenStore):
+        fails = True
+        deleted, go = asyncio.Event(), asyncio.Event()
+
+        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+            if self.fails:
+                raise StoreUnavailable("down")
+            return await super().save(key, tokens, issuer=issuer)
+
+        async def delete(self, key: TokenKey) -> bool:
+            deleted = await super().delete(key)
+            self.deleted.set()
+            await self.go.wait()
+            return deleted
+
+    store = SlowToDelete()
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        logout = asyncio.create_task(refresher.delete_tokens("alice"))
+        await store.deleted.wait()
+        store.fails = False
+        await asyncio.sleep(0.2)  # the retry waits for the logout by now
+        store.go.set()
+        await logout
+        await asyncio.sleep(0.05)
+        assert await store.load(KEY) is None
+
+
+async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
+    clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
+) -> None:
+    class SlowToReplace(MemoryTokenStore):
+        tries = 0
+        reached, go = asyncio.Event(), asyncio.Event()
+
+        async def replace(
+            self,
+            key: TokenKey,
+            tokens: TokenSet,
+            *,
+            expected: Version,
+            issuer: str | None = None,
+            refused: bool = False,
+        ) -> Version:
+            self.tries += 1
+            if self.tries == 1:
+                raise StoreUnavailable("down")
+            version = await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            self.reached.set()
+            await self.go.wait()
+            return version
+
+    store = SlowToReplace()
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store) as refresher:
+        await refresher.get_valid_token("alice")
+        await store.reached.wait()
+        await refresher.save_tokens("alice", latest := TokenSet("login", expires_at=NOW + 3600))
+        saving = list(refresher._unsaved._tasks)
+        store.go.set()
+        await asyncio.gather(*saving)
+        assert await refresher.get_valid_token("alice") == latest
+
+
+async def test_p1_each_failed_attempt_to_store_is_counted(
+    events: list[TokenEvent], clock: time_machine.Traveller
+) -> None:
+    store = FailingStore("replace")
+    await stored(store, "alice")
+    async with TokenRefresher(Minting(), store, on_event=events.append) as refresher:
+        await refresher.get_valid_token("alice")
+        await asyncio.sleep(0.35)
+        store.failing.clear()
+        await until_told(events, SaveRecovered)
+    failed = [event.attempts for event in events if isinstance(event, SaveFailed)]
+    assert len(failed) > 1
+    assert failed == list(range(1, len(failed) + 1))
+    assert isinstance(events[-1], SaveRecovered)
+    assert events[-1].attempts == len(failed) + 1
