@@ -1,4 +1,4 @@
-"""What Hypothesis draws from: JSON as a provider may send it, and token sets."""
+"""What Hypothesis draws from: JSON as a provider may send it, token sets, and URLs."""
 
 from typing import Any
 
@@ -33,6 +33,14 @@ token_sets = st.builds(
     issued_at=times,
     extra=st.dictionaries(st.text(), comparable_json_values, max_size=3),
 )
+
+urls = st.text() | st.builds(
+    "{}://{}{}".format,
+    st.sampled_from(["http", "https", "HTTP", "ftp", ""]),
+    st.sampled_from(["", "[", "::1", "[::1]", "localhost", "127.0.0.1", "evil.example", "a@", "\\", "%00"]) | st.text(),
+    st.sampled_from(["", "/", ":", ":0", ":x", "#", "@evil.example", ".localhost", "\\@evil.example"]) | st.text(),
+)
+"""Whole URLs, broken ones, and text that is none."""
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Final
 import httpx
 
 from tokenflight._checks import require_kind, require_text
+from tokenflight._urls import origin_of, require_secure_url
 from tokenflight.errors import ConfigurationError, ReauthenticationRequired
 from tokenflight.providers._http import ProviderClient
 from tokenflight.providers.client_auth import ClientAuthentication
-from tokenflight.providers.messages import build_refresh_request, origin_of, parse_token_reply, require_secure_url
+from tokenflight.providers.messages import build_refresh_request, parse_token_reply
 from tokenflight.tokens import TokenSet
 
 MAX_TIMEOUT_SECONDS: Final = 60.0

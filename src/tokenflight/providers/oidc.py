@@ -2,9 +2,9 @@
 
 import httpx
 
+from tokenflight._urls import require_secure_url
 from tokenflight.errors import TokenRefreshError
 from tokenflight.providers.client_auth import ClientAuthentication
-from tokenflight.providers.messages import require_secure_url
 from tokenflight.providers.metadata import Discovery
 from tokenflight.providers.oauth2 import RefreshTokenGrant
 from tokenflight.tokens import TokenSet
