@@ -26,6 +26,7 @@ from tokenflight.events import (
 )
 from tokenflight.policy import RefreshPolicy
 from tokenflight.providers import (
+    BaseProvider,
     ClientAuthentication,
     ClientSecretBasic,
     ClientSecretPost,
@@ -39,6 +40,7 @@ from tokenflight.stores import FileTokenStore, Lease, MemoryTokenStore, StoredTo
 from tokenflight.tokens import Target, TokenKey, TokenResult, TokenSet
 
 __all__ = [
+    "BaseProvider",
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",

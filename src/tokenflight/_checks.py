@@ -1,9 +1,16 @@
-"""Arguments that are not what they should be, found before they do harm."""
+"""Checks of arguments, made before a wrong one does harm, and how an error shows text from outside."""
 
 import math
+import re
 from types import UnionType
+from typing import Final
 
 from tokenflight.errors import ConfigurationError
+
+MAX_SHOWN_LENGTH: Final = 200
+"""Characters of one text from outside that an error shows."""
+
+_UNPRINTABLE: Final = re.compile("[^ -~]+")
 
 
 def require_kind(name: str, value: object, kind: type | UnionType) -> None:
@@ -31,3 +38,8 @@ def require_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value:
         given = "an empty one" if value == "" else f"a {type(value).__name__}"
         raise ConfigurationError(f"{name} must be a non-empty string, not {given}")
+
+
+def printable(text: object) -> str:
+    """Return `text` on one line of printable ASCII, at most `MAX_SHOWN_LENGTH` characters; "" if it is not a string."""
+    return _UNPRINTABLE.sub(" ", text[:MAX_SHOWN_LENGTH]).strip() if isinstance(text, str) else ""

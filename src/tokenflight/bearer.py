@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from tokenflight._urls import is_loopback
 from tokenflight.errors import ConfigurationError
-from tokenflight.providers.messages import is_loopback
 from tokenflight.tokens import TokenSet
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}

@@ -44,7 +44,7 @@ from tokenflight.events import (
     announce,
 )
 from tokenflight.policy import RefreshPolicy
-from tokenflight.providers.base import Closeable, Provider
+from tokenflight.providers.base import Provider, as_base_provider
 from tokenflight.stores import Lease, StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
@@ -79,9 +79,9 @@ class TokenRefresher:
         require_kind("policy", policy, RefreshPolicy)
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
             raise ConfigurationError(f"on_event must be a plain callable or None, not {type(on_event).__name__}")
-        self._provider = provider
+        self._provider = as_base_provider(provider)
         self._store = default_store() if store is None else store
-        self._records = Records(self._store, provider)
+        self._records = Records(self._store, self._provider)
         self._on_event = on_event
         self._memory = Memory(policy)
         self._copies = self._memory.copies  # for the fast path, which is one look-up
@@ -218,8 +218,7 @@ class TokenRefresher:
         finally:
             self._copies.clear()
             try:
-                if isinstance(self._provider, Closeable):
-                    await self._provider.aclose()
+                await self._provider.aclose()
             finally:
                 await self._store.aclose()
 

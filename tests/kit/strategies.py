@@ -1,4 +1,4 @@
-"""What Hypothesis draws from: JSON as a provider may send it, and token sets."""
+"""What Hypothesis draws from: JSON as a provider may send it, token sets, and URLs."""
 
 from dataclasses import replace
 from typing import Any
@@ -36,6 +36,13 @@ token_sets = st.builds(
     extra=st.dictionaries(st.text(), comparable_json_values, max_size=3),
 )
 
+urls = st.text() | st.builds(
+    "{}://{}{}".format,
+    st.sampled_from(["http", "https", "HTTP", "ftp", ""]),
+    st.sampled_from(["", "[", "::1", "[::1]", "localhost", "127.0.0.1", "evil.example", "a@", "\\", "%00"]) | st.text(),
+    st.sampled_from(["", "/", ":", ":0", ":x", "#", "@evil.example", ".localhost", "\\@evil.example"]) | st.text(),
+)
+"""Whole URLs, broken ones, and text that is none."""
 targets = st.builds(Target, *[st.none() | st.text(min_size=1)] * 3).filter(lambda target: target != Target())
 
 records = st.builds(

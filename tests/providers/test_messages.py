@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kit.strategies import json_values
+from tokenflight._checks import MAX_SHOWN_LENGTH
 from tokenflight.errors import (
     InvalidProviderResponse,
     ProviderMisconfigured,
@@ -22,7 +23,6 @@ from tokenflight.errors import (
 )
 from tokenflight.providers.client_auth import ClientAuthentication, ClientSecretBasic, ClientSecretPost, PublicClient
 from tokenflight.providers.messages import (
-    MAX_ERROR_TEXT_LENGTH,
     MAX_RETRY_AFTER_SECONDS,
     Reply,
     Request,
@@ -341,8 +341,8 @@ def test_l1_an_error_description_is_shortened_and_its_control_characters_go() ->
     assert error.error == "odd [31m"
     assert error.error_description is not None
     assert error.error_description.startswith("one two x")
-    assert len(error.error_description) <= MAX_ERROR_TEXT_LENGTH
-    assert "x" * MAX_ERROR_TEXT_LENGTH not in str(error)
+    assert len(error.error_description) <= MAX_SHOWN_LENGTH
+    assert "x" * MAX_SHOWN_LENGTH not in str(error)
 
 
 @pytest.mark.parametrize("value", [5, ["invalid_grant"], {"code": "invalid_grant"}, None, "", "\n"])

@@ -16,7 +16,7 @@ from tokenflight.errors import (
     TokenflightError,
     TokenRefreshError,
 )
-from tokenflight.providers.base import Closeable, IssuerBound, Provider
+from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from tokenflight.providers.oauth2 import OAuth2Provider
 from tokenflight.tokens import TokenSet
@@ -170,11 +170,10 @@ def test_l1_its_repr_shows_no_secret() -> None:
     assert repr(provider) == f"<OAuth2Provider 'idp' at {ENDPOINT}>"
 
 
-async def test_it_is_a_provider_bound_to_an_issuer_that_can_be_closed() -> None:
+async def test_it_is_a_provider_that_can_be_closed_before_it_has_sent_anything() -> None:
     provider: Provider = OAuth2Provider(ENDPOINT, CLIENT, name="idp")
 
-    assert isinstance(provider, IssuerBound)
-    assert isinstance(provider, Closeable)
+    assert isinstance(provider, BaseProvider)
     await provider.aclose()
 
 

@@ -11,7 +11,7 @@ import time_machine
 
 from kit.support import NOW
 from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired, TokenRefreshError
-from tokenflight.providers.base import Closeable, IssuerBound, Provider
+from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, PublicClient
 from tokenflight.providers.metadata import MAX_AGE_SECONDS
 from tokenflight.providers.oidc import OIDCProvider
@@ -178,11 +178,10 @@ def test_l1_its_repr_shows_no_secret() -> None:
     )
 
 
-async def test_it_is_a_provider_bound_to_an_issuer_that_can_be_closed() -> None:
+async def test_it_is_a_provider_that_can_be_closed_before_it_has_sent_anything() -> None:
     provider: Provider = OIDCProvider(ISSUER, CLIENT)
 
-    assert isinstance(provider, IssuerBound)
-    assert isinstance(provider, Closeable)
+    assert isinstance(provider, BaseProvider)
     await provider.aclose()
 
 

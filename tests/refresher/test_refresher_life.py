@@ -12,6 +12,7 @@ import time_machine
 from kit.minting import Minting
 from kit.support import FailingStore, login, until_told
 from tokenflight import (
+    BaseProvider,
     ClientSecretBasic,
     ConfigurationError,
     FileTokenStore,
@@ -314,7 +315,7 @@ async def test_a_store_that_lets_foreign_exceptions_through_still_fails_inside_t
 
 
 async def test_l3_a_provider_that_can_not_be_closed_leaves_the_store_no_less_closed() -> None:
-    class Unclosable(Minting):
+    class Unclosable(Minting, BaseProvider):
         async def aclose(self) -> None:
             raise OSError("from somebody's provider")
 

@@ -3,11 +3,11 @@
 import asyncio
 
 from tokenflight._core import failures
-from tokenflight.providers.base import Provider, RefreshTokenBound
+from tokenflight.providers.base import BaseProvider
 from tokenflight.tokens import TokenKey, TokenSet
 
 
-async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
+async def ask(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
     """Let `provider` renew `tokens`, and keep what a provider of somebody else's does wrong inside the error tree."""
     try:
         renewed = await provider.renew(key.user_id, tokens)
@@ -23,7 +23,6 @@ async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> Tok
     return renewed
 
 
-def require_renewable(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> None:
+def require_renewable(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> None:
     """Raise `ReauthenticationRequired` if `provider` says that there is nothing to renew `tokens` with."""
-    if isinstance(provider, RefreshTokenBound):
-        provider.require_refresh_token(key.user_id, tokens)
+    provider.require_refresh_token(key.user_id, tokens)

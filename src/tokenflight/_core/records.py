@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from tokenflight._log import log
 from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreError, StoreUnavailable, TokenflightError
-from tokenflight.providers.base import IssuerBound, Provider
+from tokenflight.providers.base import BaseProvider
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, new_version
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -25,10 +25,10 @@ STORE_TIMEOUT_SECONDS: Final = 10.0
 class Records:
     """Reads and writes the records of `provider` in `store`. Each call raises a `StoreError` where the store fails."""
 
-    def __init__(self, store: TokenStore, provider: Provider) -> None:
+    def __init__(self, store: TokenStore, provider: BaseProvider) -> None:
         self._store = store
         self._provider = provider.name
-        self._issuer = provider.issuer if isinstance(provider, IssuerBound) else None
+        self._issuer = provider.issuer
         self._locks = WeakValueDictionary[str, asyncio.Lock]()  # each as long as somebody has or wants it
 
     def key(self, user_id: str) -> TokenKey:

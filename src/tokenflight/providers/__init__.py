@@ -1,6 +1,6 @@
 """Providers: what can renew a token set."""
 
-from tokenflight.providers.base import Closeable, IssuerBound, Provider, RefreshTokenBound
+from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import (
     ClientAuthentication,
     ClientSecretBasic,
@@ -11,14 +11,12 @@ from tokenflight.providers.oauth2 import OAuth2Provider
 from tokenflight.providers.oidc import OIDCProvider
 
 __all__ = [
+    "BaseProvider",
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",
-    "Closeable",
-    "IssuerBound",
     "OAuth2Provider",
     "OIDCProvider",
     "Provider",
     "PublicClient",
-    "RefreshTokenBound",
 ]

@@ -1,56 +1,80 @@
-"""The contract of a provider: what can renew a token set."""
+"""What tokenflight asks of a provider: two members at least, and five in all."""
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Protocol
 
 from tokenflight.tokens import TokenSet
 
 
 class Provider(Protocol):
-    """What can renew a token set: an authorization server plus this app's credentials there.
+    """What can renew a token set: an authorization server and this app's credentials there.
 
-    `name` is the provider's half of every `TokenKey`, so it stays the same for as long as records are kept. With a
-    property `issuer`, its records are sent to no other one (`IssuerBound`); with `require_refresh_token`, users who
-    have none are told so without a lease (`RefreshTokenBound`); with `aclose`, it is closed with the refresher
-    (`Closeable`).
+    An object with these two members is enough. A provider that is bound to one issuer, needs a refresh token or holds
+    connections derives from `BaseProvider` instead and overrides what differs.
     """
 
     @property
     def name(self) -> str:
-        """The provider's half of every record's key."""
+        """The provider's half of every `TokenKey`; it must stay the same for as long as records are kept."""
         ...
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Return a new token set for `user_id`, complete and ready to be stored.
 
-        `tokens` is the one on record, or None if there is none; a grant that works without a refresh token may
-        ignore it. Called for one user at a time. Raises a `TokenRefreshError`; nothing is stored then.
+        `tokens` is the token set on record, or None if there is none; a grant that needs no refresh token may ignore
+        it. A refresher calls this for one user at a time. A `TokenRefreshError` says why there is no new token set;
+        the record stays as it is.
         """
         ...
 
 
-@runtime_checkable
-class RefreshTokenBound(Protocol):
-    """A provider that can renew nothing without a refresh token."""
-
-    def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
-        """Raise `ReauthenticationRequired` if there is none in `tokens`. Sends nothing."""
-        ...
-
-
-@runtime_checkable
-class IssuerBound(Protocol):
-    """A provider whose token sets belong to one authorization server and are sent to no other."""
+class BaseProvider(ABC):
+    """A `Provider` with all that a refresher asks of one, and a default wherever there is a sensible one."""
 
     @property
-    def issuer(self) -> str:
-        """The authorization server."""
-        ...
+    @abstractmethod
+    def name(self) -> str:
+        """See `Provider.name`."""
+
+    @property
+    def issuer(self) -> str | None:
+        """The authorization server that the token sets belong to, or None.
+
+        A record keeps the issuer. A refresher never sends its tokens to a provider with another one.
+        """
+        return None
+
+    def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:  # noqa: B027 - a default
+        """Raise `ReauthenticationRequired` if `tokens` has no refresh token and this provider needs one.
+
+        A refresher calls this before it takes the lease. It must send nothing.
+        """
+
+    @abstractmethod
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        """See `Provider.renew`."""
+
+    async def aclose(self) -> None:  # noqa: B027 - a default
+        """Close the connections, after the requests under way have ended.
+
+        A refresher calls this when it closes. The provider must open its connections again when it is used again.
+        """
 
 
-@runtime_checkable
-class Closeable(Protocol):
-    """A provider that holds connections. It opens them again when used after `aclose`."""
+def as_base_provider(provider: Provider) -> BaseProvider:
+    """Return `provider` if it is a `BaseProvider`, and otherwise one that renews through it."""
+    return provider if isinstance(provider, BaseProvider) else _TwoMembers(provider)
 
-    async def aclose(self) -> None:
-        """Close the connections, after the requests under way have ended."""
-        ...
+
+class _TwoMembers(BaseProvider):
+    """A provider of which nothing but `name` and `renew` is known."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    @property
+    def name(self) -> str:
+        return self._provider.name
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        return await self._provider.renew(user_id, tokens)

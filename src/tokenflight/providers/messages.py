@@ -11,10 +11,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any, Final, TypedDict
-from urllib.parse import quote, quote_plus, unquote_plus, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 
+from tokenflight._checks import printable
+from tokenflight._urls import require_secure_url
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,
@@ -28,8 +29,6 @@ from tokenflight.tokens import TokenSet
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A provider's ``Retry-After`` is honoured up to this."""
-
-MAX_ERROR_TEXT_LENGTH: Final = 200
 
 _LOGIN_AGAIN: Final = frozenset(
     {
@@ -172,46 +171,6 @@ def parse_discovery_reply(reply: Reply, *, issuer: str, provider: str) -> Discov
     return DiscoveryDocument(issuer=issuer, token_endpoint=str(token_endpoint))
 
 
-def require_secure_url(name: str, url: object) -> None:
-    """Raise `ConfigurationError` unless `url` is https, or plain http to this machine, without a fragment."""
-    problem = "must be an absolute URL"
-    if isinstance(url, str) and re.search(r"[\x00-\x20\x7f]", url):
-        problem = "must have neither white space nor control characters in it"
-    elif isinstance(url, str):
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port  # both parse only when read
-        except ValueError:
-            host = None
-        else:
-            if parts.fragment or parts.username is not None:
-                problem = "must have neither a fragment nor credentials in it"
-            elif host and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
-                return
-            elif host:
-                problem = "must be https (plain http is for loopback addresses only)"
-    raise ConfigurationError(f"{name} {problem}: {_words(url)!r}")
-
-
-def origin_of(url: str) -> str:
-    """The origin of `url`, which is one that `require_secure_url` takes (RFC 6454 §6.2)."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    authority = f"[{host}]" if ":" in host else host
-    default_port = {"https": 443, "http": 80}[parts.scheme]
-    return f"{parts.scheme}://{authority}" + ("" if parts.port in {None, default_port} else f":{parts.port}")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine by its form alone; nothing is resolved."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class _Details(TypedDict):
     user_id: str
     provider: str
@@ -280,7 +239,7 @@ def _words(value: object, secrets: Collection[str] = ()) -> str:
         data = secret.encode("utf-8", "surrogatepass")
         for written in {secret, quote(data), quote(data, safe=""), quote_plus(data)}:
             value = value.replace(written, "***").replace(_PERCENT.sub(_lower_case, written), "***")
-    return re.sub(r"[^ -~]+", " ", value[:MAX_ERROR_TEXT_LENGTH]).strip()
+    return printable(value)
 
 
 def _lower_case(found: re.Match[str]) -> str:

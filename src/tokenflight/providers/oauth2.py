@@ -6,17 +6,19 @@ from typing import Final
 import httpx
 
 from tokenflight._checks import require_kind, require_text
+from tokenflight._urls import origin_of, require_secure_url
 from tokenflight.errors import ConfigurationError, ReauthenticationRequired
 from tokenflight.providers._http import ProviderClient
+from tokenflight.providers.base import BaseProvider
 from tokenflight.providers.client_auth import ClientAuthentication
-from tokenflight.providers.messages import build_refresh_request, origin_of, parse_token_reply, require_secure_url
+from tokenflight.providers.messages import build_refresh_request, parse_token_reply
 from tokenflight.tokens import TokenSet
 
 MAX_TIMEOUT_SECONDS: Final = 60.0
 """A flight gives a renewal two minutes: discovery and the token request have to fit in."""
 
 
-class OAuth2Provider:
+class OAuth2Provider(BaseProvider):
     """Renews token sets with the refresh-token grant (RFC 6749 §6) at a fixed token endpoint.
 
     `name` is the provider's half of every record's key. `scope` asks for a narrower scope than the one granted.
@@ -52,7 +54,7 @@ class OAuth2Provider:
         return origin_of(self._token_endpoint)
 
     def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
-        """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `RefreshTokenBound`."""
+        """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `BaseProvider`."""
         self._grant.refresh_token_of(user_id, tokens)
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:

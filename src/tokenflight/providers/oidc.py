@@ -2,15 +2,16 @@
 
 import httpx
 
+from tokenflight._urls import require_secure_url
 from tokenflight.errors import TokenRefreshError
+from tokenflight.providers.base import BaseProvider
 from tokenflight.providers.client_auth import ClientAuthentication
-from tokenflight.providers.messages import require_secure_url
 from tokenflight.providers.metadata import Discovery
 from tokenflight.providers.oauth2 import RefreshTokenGrant
 from tokenflight.tokens import TokenSet
 
 
-class OIDCProvider:
+class OIDCProvider(BaseProvider):
     """Renews token sets with the refresh-token grant at an OpenID provider (OpenID Connect Core §12).
 
     Discovery is loaded once, on first use, and shared by all users. `issuer` must be the very string that the
@@ -54,7 +55,7 @@ class OIDCProvider:
         return self._issuer
 
     def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
-        """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `RefreshTokenBound`."""
+        """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `BaseProvider`."""
         self._grant.refresh_token_of(user_id, tokens)
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:

@@ -12,8 +12,8 @@ from urllib.parse import unquote_plus, urlsplit
 
 import httpx
 
+from tokenflight._urls import require_secure_url
 from tokenflight.errors import ConfigurationError
-from tokenflight.providers.messages import require_secure_url
 from tokenflight.testing.asgi import ConnectionDropped, Receive, Request, Scope, Send, live, read_body, send_reply
 from tokenflight.testing.faults import Endpoint, Fault
 from tokenflight.testing.gates import Gate
