@@ -14,9 +14,11 @@ from itertools import count, cycle
 from typing import Final
 
 from tokenflight import RefreshPolicy, TokenSet
-from tokenflight._core.backoff import CoolDowns
-from tokenflight._core.failures import FLIGHT_DEADLINE_SECONDS
-from tokenflight.policy import Freshness, fresh_until, is_servable, judge, user_jitter
+from tokenflight._core.backoff import Backoff
+from tokenflight._core.limits import Limits
+from tokenflight.policy import Freshness, fresh_until, judge, user_jitter
+
+_LIMITS: Final = Limits()
 
 LOGIN_SECONDS: Final = 300.0
 """How long it takes until all have logged in."""
@@ -115,7 +117,7 @@ class Pod:
         self._policy = policy
         self._outage = outage
         self._tally = tally
-        self._cool_downs = CoolDowns()
+        self._backoff = Backoff(_LIMITS)
         self._users = [_User(name, tokens, user_jitter(name)) for name, tokens in users]
         self._due_at_end: set[_User] = set()
         self._slots = policy.max_concurrent_renewals
@@ -140,22 +142,25 @@ class Pod:
         fresh = fresh_until(user.tokens, self._policy, jitter=user.jitter)
         self._at(fresh + self._draw.uniform(0.0, CALL_SECONDS), partial(self._call, user))
 
+    def _is_expired(self, tokens: TokenSet, now: float) -> bool:
+        return judge(tokens, self._policy, now) is Freshness.EXPIRED
+
     def _call(self, user: _User, now: float) -> None:
         """What `TokenRefresher.get_valid_token` does."""
         if not user.is_flying:
             if judge(user.tokens, self._policy, now, jitter=user.jitter) is Freshness.FRESH:
                 self._sleep_while_fresh(user)
                 return
-            if not self._cool_downs.remaining(user.user_id, now):
+            if not self._backoff.remaining(user.user_id, now):
                 self._fly(user, now)
-            elif not is_servable(user.tokens, now):
+            elif self._is_expired(user.tokens, now):
                 self._tally.failed_calls += 1
         self._at(now + self._draw.uniform(0.5, 1.5) * CALL_SECONDS, partial(self._call, user))
 
     def _fly(self, user: _User, now: float) -> None:
         flight = _Flight(user)
         user.is_flying = True
-        self._at(now + FLIGHT_DEADLINE_SECONDS, partial(self._land, flight, None))
+        self._at(now + _LIMITS.provider_timeout, partial(self._land, flight, None))
         self._queue.append(flight)
         self._use_slots(now)
 
@@ -184,9 +189,9 @@ class Pod:
         user = flight.user
         user.is_flying = False
         if tokens is None:
-            self._cool_downs.failed(user.user_id, now)
+            self._backoff.failed(user.user_id, now)
         else:
-            self._cool_downs.clear(user.user_id)
+            self._backoff.clear(user.user_id)
             user.tokens = tokens
             if user in self._due_at_end:
                 self._due_at_end.discard(user)
@@ -195,7 +200,7 @@ class Pod:
 
     def _look_at_the_damage(self, now: float) -> None:
         self._tally.users += len(self._users)
-        self._tally.expired_users += sum(not is_servable(user.tokens, now) for user in self._users)
+        self._tally.expired_users += sum(self._is_expired(user.tokens, now) for user in self._users)
         self._due_at_end = {user for user in self._users if judge(user.tokens, self._policy, now) is Freshness.DUE}
 
 

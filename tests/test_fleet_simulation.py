@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from kit.virtual_time import run_in_virtual_time
 from tokenflight import ProviderUnavailable, RefreshPolicy, TokenRefresher, TokenSet
-from tokenflight.policy import Freshness, is_servable, judge, user_jitter
+from tokenflight.policy import Freshness, judge, user_jitter
 
 START = 1_800_000_000.0
 USERS = [f"user-{number}" for number in range(150)]
@@ -130,7 +130,7 @@ async def _live_through_it(held: Sequence[tuple[str, TokenSet]], tally: Tally) -
         for user, _ in held:
             tokens = await refresher.load_tokens(user)
             assert tokens is not None
-            tally.expired_users += not is_servable(tokens, time.time())
+            tally.expired_users += judge(tokens, RefreshPolicy(), time.time()) is Freshness.EXPIRED
 
     calls: set[asyncio.Task[None]] = set()
     async with TokenRefresher(_TimedProvider(tally), policy=POLICY) as refresher:

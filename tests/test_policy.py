@@ -18,7 +18,6 @@ from tokenflight.policy import (
     Freshness,
     RefreshPolicy,
     fresh_until,
-    is_servable,
     judge,
     user_jitter,
 )
@@ -27,7 +26,7 @@ from tokenflight.tokens import TokenSet
 NOW = 1_800_000_000.0
 HOUR = 3600.0
 DEFAULT = RefreshPolicy()
-OLDER = [Freshness.FRESH, Freshness.AGING, Freshness.DUE]
+OLDER = [Freshness.FRESH, Freshness.AGING, Freshness.DUE, Freshness.EXPIRED]
 """The verdicts in the order in which a token set goes through them."""
 
 policies = st.builds(
@@ -64,9 +63,11 @@ def token_sets(draw: st.DrawFn) -> TokenSet:
         (301, Freshness.AGING),
         (300, Freshness.AGING),
         (299, Freshness.DUE),
-        (0, Freshness.DUE),
-        (-1, Freshness.DUE),
-        (-86_400, Freshness.DUE),
+        (6, Freshness.DUE),
+        (5, Freshness.EXPIRED),
+        (0, Freshness.EXPIRED),
+        (-1, Freshness.EXPIRED),
+        (-86_400, Freshness.EXPIRED),
     ],
 )
 def test_r5_a_token_of_an_hour_is_judged_right_a_second_around_each_boundary(
@@ -85,11 +86,12 @@ def test_r5_each_boundary_belongs_to_the_better_verdict_and_the_next_instant_doe
 ) -> None:
     tokens, policy = TokenSet("at", expires_at=expires_at), RefreshPolicy(expiry_buffer=buffer, refresh_ahead=ahead)
     due, aging = float(expires_at - buffer), float(expires_at - buffer - ahead)
+    after_due = Freshness.DUE if buffer > LEAST_LIFE_SECONDS else Freshness.EXPIRED
 
     assert judge(tokens, policy, aging) is Freshness.FRESH
-    assert judge(tokens, policy, math.nextafter(aging, math.inf)) is (Freshness.AGING if ahead else Freshness.DUE)
+    assert judge(tokens, policy, math.nextafter(aging, math.inf)) is (Freshness.AGING if ahead else after_due)
     assert judge(tokens, policy, due) is (Freshness.AGING if ahead else Freshness.FRESH)
-    assert judge(tokens, policy, math.nextafter(due, math.inf)) is Freshness.DUE
+    assert judge(tokens, policy, math.nextafter(due, math.inf)) is after_due
 
 
 @given(token_sets(), policies, jitters, st.floats(0, 7200), st.floats(-HOUR, 40 * 86_400), st.floats(0, 86_400))
@@ -205,7 +207,7 @@ def test_needing_more_life_than_any_token_has_still_renews_well_before_the_expir
 def test_r4_whatever_life_a_caller_needs_the_moment_of_issue_is_not_yet_due(
     lifetime: float, policy: RefreshPolicy, min_validity: float
 ) -> None:
-    assert judge(issued_now(lifetime), policy, NOW, min_validity=min_validity) is not Freshness.DUE
+    assert judge(issued_now(lifetime), policy, NOW, min_validity=min_validity).is_good
 
 
 @given(lifetimes, st.floats(0, 1), st.floats(0, 1))
@@ -216,9 +218,9 @@ def test_with_enough_life_left_for_the_caller_and_the_buffer_a_token_is_not_due(
     verdict = judge(issued_now(lifetime), DEFAULT, NOW + lifetime - left, min_validity=needed)
 
     if left > max(needed, lifetime / 4) + 1e-3:
-        assert verdict is not Freshness.DUE
+        assert verdict.is_good
     if left < needed - 1e-3 < lifetime * 0.99:
-        assert verdict is Freshness.DUE
+        assert not verdict.is_good
 
 
 # Standing in for a failed renewal
@@ -228,13 +230,13 @@ def test_t4_a_token_set_may_stand_in_for_a_failed_renewal_while_it_has_life_to_s
     tokens = issued_now(HOUR)
     last = NOW + HOUR - LEAST_LIFE_SECONDS
 
-    assert is_servable(tokens, last - 1)
-    assert not is_servable(tokens, last)
-    assert not is_servable(tokens, NOW + HOUR + 1)
+    assert judge(tokens, RefreshPolicy(), last - 1) is Freshness.DUE
+    assert judge(tokens, RefreshPolicy(), last) is Freshness.EXPIRED
+    assert judge(tokens, RefreshPolicy(), NOW + HOUR + 1) is Freshness.EXPIRED
 
 
 def test_t4_a_token_set_without_a_known_expiry_may_always_stand_in() -> None:
-    assert is_servable(TokenSet("at"), NOW)
+    assert judge(TokenSet("at"), RefreshPolicy(), NOW) is Freshness.FRESH
 
 
 # Spreading users

@@ -1,6 +1,5 @@
 """A valid OAuth 2.0 access token for each of your users, refreshed at most once however many ask at the same moment."""
 
-from tokenflight._core.sweep import SweepOutcome
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,
@@ -35,7 +34,7 @@ from tokenflight.providers import (
     Provider,
     PublicClient,
 )
-from tokenflight.refresher import TokenRefresher
+from tokenflight.refresher import SweepOutcome, TokenRefresher
 from tokenflight.stores import FileTokenStore, Lease, MemoryTokenStore, StoredTokens, TokenStore, Version
 from tokenflight.tokens import Target, TokenKey, TokenResult, TokenSet
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -18,18 +19,18 @@ _enclosing: ContextVar[tuple["Flight[Any]", ...]] = ContextVar("tokenflight_encl
 class Flight(Generic[T]):
     """Work under way.
 
-    `for_everybody` says that what it fetches is needed by whoever comes while it lasts. `overtaken` is set when
-    something may have happened that its result does not know of, `void` when that is certain, and its result wanted by
-    nobody.
+    `serves_all` says that its result answers every caller that arrives before it ends. `outdated` is set when
+    something may have happened that the result does not reflect. `detached` is set when that is certain: the waiters
+    have been released with another result, and the work's own result is discarded.
     """
 
-    __slots__ = ("_outcome", "_waiters", "for_everybody", "key", "overtaken", "void")
+    __slots__ = ("_outcome", "_waiters", "detached", "key", "outdated", "serves_all")
 
-    def __init__(self, key: str, *, for_everybody: bool = False) -> None:
+    def __init__(self, key: str, *, serves_all: bool = False) -> None:
         self.key = key
-        self.for_everybody = for_everybody
-        self.overtaken = False
-        self.void = False
+        self.serves_all = serves_all
+        self.outdated = False
+        self.detached = False
         self._outcome: T | _Failure | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -39,14 +40,14 @@ class Flight(Generic[T]):
         A failure is raised for each waiter as an exception of its own, so that no traceback grows with their number.
         """
         if self._outcome is None:
-            # A future of the waiter's own: cancelled, it takes neither the flight nor another waiter with it.
+            # A future for each waiter: cancelling one cancels neither the flight nor another waiter.
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
         outcome = self._outcome
-        assert outcome is not None, "land sets the outcome before it wakes anybody"  # noqa: S101 - for type checkers
+        assert outcome is not None, "land sets the outcome before it wakes a waiter"  # noqa: S101 - for type checkers
         if isinstance(outcome, _Failure):
-            raise own_copy(outcome.error)
+            raise copy(outcome.error)
         return outcome
 
     async def run(self, work: "Callable[[Flight[T]], Coroutine[Any, Any, T]]") -> "T | _Failure":
@@ -56,13 +57,13 @@ class Flight(Generic[T]):
             return await work(self)
         except TokenflightError as exc:
             return _Failure(exc)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, every waiter has to hear of it
+        except Exception as exc:  # noqa: BLE001 - every waiter has to hear of it, whatever it is
             unexpected = TokenflightError(f"unexpected {type(exc).__name__}; see the cause", code="unexpected")
             unexpected.__cause__ = exc
             return _Failure(unexpected)
 
     def land(self, outcome: "T | _Failure") -> None:
-        """Give `outcome` to all who wait and all who come later."""
+        """Give `outcome` to all waiters, now and later."""
         self._outcome = outcome
         for waiter in self._waiters:
             if not waiter.done():
@@ -70,12 +71,12 @@ class Flight(Generic[T]):
         self._waiters.clear()
 
 
-class Flights(Generic[T]):
-    """At most one flight per key that is not void. A flight is a task of its own: its first caller is not special."""
+class SingleFlight(Generic[T]):
+    """At most one flight per key that is not detached. A flight is a task: its first caller is not special."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Flight[T]] = {}
-        # An event loop alone does not keep its tasks alive.
+        # An event loop alone does not keep its tasks alive. Detached flights are here too, until they end.
         self._tasks: dict[asyncio.Task[T | _Failure], Flight[T]] = {}
 
     def get(self, key: str) -> Flight[T] | None:
@@ -83,11 +84,11 @@ class Flights(Generic[T]):
         return self._by_key.get(key)
 
     def start(
-        self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]], *, for_everybody: bool = False
+        self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, T]], *, serves_all: bool = False
     ) -> Flight[T]:
         """Start the flight of `key`; there must be none under way."""
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
-        flight = self._by_key[key] = Flight[T](key, for_everybody=for_everybody)
+        flight = self._by_key[key] = Flight[T](key, serves_all=serves_all)
         try:
             task = asyncio.get_running_loop().create_task(flight.run(work), name=f"tokenflight {key}")
         except BaseException:
@@ -97,7 +98,7 @@ class Flights(Generic[T]):
 
         def land(task: asyncio.Task[T | _Failure]) -> None:
             del self._tasks[task]
-            if not flight.void:
+            if not flight.detached:
                 del self._by_key[key]
                 flight.land(_cancelled() if task.cancelled() else task.result())
 
@@ -105,20 +106,21 @@ class Flights(Generic[T]):
         task.add_done_callback(land)
         return flight
 
-    def overtake(self, key: str, *, instead: T | None = None) -> None:
-        """Tell the flight of `key`, if there is one, that its result may be out of date.
-
-        With a result `instead`, it is void: those who wait get that one now, and another flight may start while this
-        one goes on to its end.
-        """
+    def mark_outdated(self, key: str) -> None:
+        """Tell the flight of `key`, if there is one, that its result may be out of date."""
         if (flight := self._by_key.get(key)) is not None:
-            flight.overtaken = True
-            if instead is not None:
-                flight.void = True
-                del self._by_key[key]
-                flight.land(instead)
+            flight.outdated = True
 
-    def enclose_caller(self, key: str) -> bool:
+    def detach(self, key: str, outcome: T) -> None:
+        """Release the waiters of the flight of `key`, if there is one, with `outcome`.
+
+        The flight goes on to its end, and another one may start beside it.
+        """
+        if (flight := self._by_key.pop(key, None)) is not None:
+            flight.outdated = flight.detached = True
+            flight.land(outcome)
+
+    def is_reentrant(self, key: str) -> bool:
         """Whether the running code is part of a flight of `key`, which would wait for itself."""
         return any(flight.key == key and flight in self._tasks.values() for flight in _enclosing.get())
 
@@ -129,8 +131,8 @@ class Flights(Generic[T]):
 
 
 @contextmanager
-def outside_flights() -> Iterator[None]:
-    """Run the body as part of no flight: what it starts may wait for the one that it is called from."""
+def detached_context() -> Iterator[None]:
+    """Run the body as part of no flight: what it starts may wait for the flight that it is called from."""
     enclosing = _enclosing.set(())
     try:
         yield
@@ -140,21 +142,9 @@ def outside_flights() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A failure as a value: an exception that is raised only for waiters can't go unretrieved."""
+    """A failure as a value: asyncio would log a task's exception that no waiter retrieves."""
 
     error: TokenflightError
-
-
-def own_copy(error: TokenflightError) -> TokenflightError:
-    """A copy of `error` to raise once: its cause is kept, its traceback and notes are its own."""
-    kind = type(error)
-    own = kind.__new__(kind, *error.args)  # not copy.copy, which calls an __init__ that may want other arguments
-    own.__dict__.update(error.__dict__)
-    if hasattr(error, "__notes__"):
-        own.__notes__ = list(error.__notes__)
-    own.__cause__ = error.__cause__
-    own.__suppress_context__ = error.__suppress_context__
-    return own
 
 
 def _cancelled() -> _Failure:

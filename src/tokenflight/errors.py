@@ -19,7 +19,7 @@ Errors hold plain data only: they pickle, they can be copied for each waiter of 
 token, a client secret or a response body.
 """
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, Self, cast
 
 ReauthenticationReason = Literal["no_tokens", "refused", "no_refresh_token"]
 
@@ -32,6 +32,17 @@ class TokenflightError(Exception):
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.code: str = code if code is not None else self.default_code
+
+    def __copy__(self) -> Self:
+        """A copy to raise once: the cause is the same, traceback and notes are its own."""
+        kind = type(self)
+        own = kind.__new__(kind, *self.args)  # a subclass may have an __init__ that takes other arguments
+        own.__dict__.update(self.__dict__)
+        if hasattr(self, "__notes__"):
+            own.__notes__ = list(self.__notes__)
+        own.__cause__ = self.__cause__
+        own.__suppress_context__ = self.__suppress_context__
+        return own
 
 
 class TokenRefreshError(TokenflightError):

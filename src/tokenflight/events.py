@@ -4,11 +4,13 @@ An event holds identifiers, times and codes, never a token.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from inspect import iscoroutinefunction
 from typing import ClassVar
 
 from tokenflight._log import log
+from tokenflight.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,30 @@ class SaveRecovered(TokenEvent):
 
 
 OnEvent = Callable[[TokenEvent], None]
+"""What is told of events: called on the event loop, one event at a time."""
+
+Listeners = tuple[OnEvent, ...]
 
 
-def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
-    """Log `event` and hand it to `on_event`, whose failure is logged and goes no further."""
+def checked_listeners(on_event: OnEvent | Sequence[OnEvent] | None) -> Listeners:
+    """`on_event` as a tuple; raises `ConfigurationError` unless it is a plain callable, or several, or None."""
+    if on_event is None:
+        return ()
+    listeners = tuple(on_event) if isinstance(on_event, Sequence) else (on_event,)
+    for listener in listeners:
+        if not callable(listener) or iscoroutinefunction(listener):
+            raise ConfigurationError(
+                f"on_event must be a plain callable, a sequence of them, or None, not {type(listener).__name__}"
+            )
+    return listeners
+
+
+def announce(event: TokenEvent, listeners: Listeners) -> None:
+    """Log `event` and hand it to each of `listeners`. A listener's failure is logged and goes no further."""
     members = {field.name: getattr(event, field.name) for field in fields(event)}
-    nobody_logged_in = isinstance(event, RenewalFailed) and event.code == "no_tokens"
+    is_no_failure = isinstance(event, RenewalFailed) and event.code == "no_tokens"
     log(
-        logging.INFO if nobody_logged_in else event.level,  # nothing failed: many apps ask in order to find that out
+        logging.INFO if is_no_failure else event.level,  # many apps ask in order to find out whether a user is there
         "token %s for user %r at %s after %.3f s%s",
         event.outcome,
         event.user_id,
@@ -105,9 +123,8 @@ def announce(event: TokenEvent, on_event: OnEvent | None) -> None:
         f" ({event.error}: {event.code})" if isinstance(event, RenewalFailed) else "",
         extra={"outcome": event.outcome, **members},
     )
-    if on_event is None:
-        return
-    try:
-        on_event(event)
-    except Exception:  # noqa: BLE001 - it is logged, and may be anything
-        log(logging.ERROR, "on_event failed for %s; the flight goes on", type(event).__name__, exc_info=True)
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 - it is logged, and may be anything
+            log(logging.ERROR, "on_event failed for %s; the flight goes on", type(event).__name__, exc_info=True)

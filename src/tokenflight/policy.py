@@ -10,8 +10,7 @@ from tokenflight.errors import ConfigurationError
 from tokenflight.tokens import TokenSet
 
 LEAST_LIFE_SECONDS: Final = 5.0
-"""With less life left than this, a token may die on its way to the API."""
-
+"""With less life left than this, a token may expire on its way to the API."""
 
 MAX_SECONDS: Final = 1e15
 """More than any policy means; as an int it still fits a float."""
@@ -64,7 +63,13 @@ class Freshness(enum.Enum):
 
     FRESH = "return it"
     AGING = "return it, and renew it in the background"
-    DUE = "wait for its renewal"
+    DUE = "wait for its renewal; where that fails, return it"
+    EXPIRED = "wait for its renewal; where that fails, there is nothing to return"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a caller gets the token set without waiting."""
+        return self is Freshness.FRESH or self is Freshness.AGING
 
 
 def judge(
@@ -75,14 +80,11 @@ def judge(
     `jitter`, from 0 to 1, is the share of the `refresh_ahead` window that applies to the user. `min_validity` is how
     many seconds of life the caller needs. A token set without a known expiry is fresh.
     """
-    if now > _due_at(tokens, policy, min_validity):
+    if now <= _due_at(tokens, policy, min_validity):
+        return Freshness.FRESH if now <= fresh_until(tokens, policy, jitter=jitter) else Freshness.AGING
+    if tokens.expires_at is None or tokens.expires_at - now > LEAST_LIFE_SECONDS:
         return Freshness.DUE
-    return Freshness.FRESH if now <= fresh_until(tokens, policy, jitter=jitter) else Freshness.AGING
-
-
-def is_servable(tokens: TokenSet, now: float) -> bool:
-    """Whether `tokens` may stand in for a renewal that failed: it is still really valid at `now` (POSIX seconds)."""
-    return tokens.expires_at is None or tokens.expires_at - now > LEAST_LIFE_SECONDS
+    return Freshness.EXPIRED
 
 
 def fresh_until(tokens: TokenSet, policy: RefreshPolicy, *, jitter: float = 1.0) -> float:

@@ -1,68 +1,47 @@
-"""A valid token for any user: memory, judge, flight, lease, renew, save, publish. Read top to bottom.
+"""A valid token for any user: cache, judge, flight, and what the waiters get. Read top to bottom.
 
-``get_valid_token`` returns a fresh copy from memory at once. Otherwise it joins the user's flight, a task that the
-refresher owns. The flight reads the store; if what it finds will not do either, it takes the lease, reads again,
-adopts what another process stored or asks the provider, saves, and only then publishes.
+`TokenRefresher.get_valid_token` returns a fresh token set from the cache at once. Otherwise the caller joins the user's
+flight, a task that the refresher owns. `tokenflight._core.renewal` says what a flight does: it reads the store; if the
+record will not do, it takes the lease and reads again; then it adopts what another process stored, or asks the
+provider, saves, and only then publishes.
 """
 
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from copy import copy
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import Final, Self
 
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
-from tokenflight._core import failures as _failures
-from tokenflight._core.backoff import CoolDowns
-from tokenflight._core.cache import Memory
-from tokenflight._core.calls import ask, require_renewable
-from tokenflight._core.course import NOTHING_MORE, OVERTAKEN, Course, Landing, Need
-from tokenflight._core.decisions import Decisions
-from tokenflight._core.pending import Renewal, Unsaved
-from tokenflight._core.records import Records
+from tokenflight._core import failures
+from tokenflight._core.limits import Limits
+from tokenflight._core.outcome import SUPERSEDED, Outcome
+from tokenflight._core.renewal import Renewal
+from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
+from tokenflight._core.state import RefresherState
 from tokenflight._core.sweep import SweepOutcome, sweep
-from tokenflight._singleflight import Flight, Flights, outside_flights, own_copy
-from tokenflight.errors import (
-    ConfigurationError,
-    LeaseTimeout,
-    ProviderUnavailable,
-    ReauthenticationRequired,
-    StoreConflict,
-    TokenflightError,
-    TokenRefreshError,
-)
-from tokenflight.events import (
-    OnEvent,
-    RenewalDiscarded,
-    RenewalFailed,
-    TokenAdopted,
-    TokenEvent,
-    TokenRenewed,
-    announce,
-)
-from tokenflight.policy import RefreshPolicy
+from tokenflight._singleflight import Flight
+from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired
+from tokenflight.events import OnEvent, checked_listeners
+from tokenflight.policy import Freshness, RefreshPolicy
 from tokenflight.providers.base import Provider, as_base_provider
-from tokenflight.stores import Lease, StoredTokens, TokenStore, default_store
+from tokenflight.stores import StoredTokens, TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
-MAX_CONCURRENT_READS: Final = 64
-"""How many flights read their record at the same moment, without a lease."""
+__all__ = ["SweepOutcome", "TokenRefresher"]
 
-LONGEST_WAIT_OF_SWEEP_SECONDS: Final = 60.0
-"""For a provider that asks for a pause. After a longer one, the next sweep will do."""
-
-_now = time.time
+_now: Final = time.time
 
 
 class TokenRefresher:
-    """Hands out valid access tokens, each user's renewed at most once however many ask.
+    """Hands out valid access tokens, each user's renewed at most once however many callers ask.
 
-    `provider` renews; `store` keeps token sets and gives the lease (a `MemoryTokenStore` if None); `on_event` is
-    called with each `TokenEvent`, on the event loop, and can't break a flight. An async context manager, bound to
-    the event loop on which it first waits; make one for the life of the application and share it.
+    `provider` renews; `store` keeps token sets and gives the lease (a `MemoryTokenStore` if None). `on_event`, a
+    callable or several, is called with each `TokenEvent` on the event loop, and can't break a flight. An async context
+    manager, bound to the event loop on which it first waits; make one for the life of the application and share it.
     """
 
     def __init__(
@@ -71,31 +50,17 @@ class TokenRefresher:
         store: TokenStore | None = None,
         *,
         policy: RefreshPolicy = RefreshPolicy(),  # noqa: B008 - frozen
-        on_event: OnEvent | None = None,
+        on_event: OnEvent | Sequence[OnEvent] | None = None,
+        _limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         if not isinstance(getattr(provider, "name", None), str) or not callable(getattr(provider, "renew", None)):
             raise ConfigurationError(f"provider must have a name and a renew method; {type(provider).__name__} has not")
         require_kind("store", store, TokenStore | None)
         require_kind("policy", policy, RefreshPolicy)
-        if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
-            raise ConfigurationError(f"on_event must be a plain callable or None, not {type(on_event).__name__}")
         self._provider = as_base_provider(provider)
         self._store = default_store() if store is None else store
-        self._records = Records(self._store, self._provider)
-        self._on_event = on_event
-        self._memory = Memory(policy)
-        self._copies = self._memory.copies  # for the fast path, which is one look-up
-        self._cool_downs = CoolDowns()
-        self._flights = Flights[Landing]()
-        self._unsaved = Unsaved(
-            self._records,
-            announce=self._announce,
-            on_saved=lambda key, record: self._memory.keep(key.user_id, record, _now()),
-            on_dropped=lambda key: self._memory.drop_copy(key.user_id),
-        )
-        self._decide = Decisions(policy, self._memory, self._unsaved, self._cool_downs)
-        self._slots = asyncio.Semaphore(policy.max_concurrent_renewals)
-        self._reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
+        self._state = RefresherState(self._provider, self._store, policy, _limits, checked_listeners(on_event))
+        self._entries = self._state.cache.entries  # for the fast path, which is one look-up
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -123,35 +88,40 @@ class TokenRefresher:
         Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
         """
-        copy = self._copies.get(user_id)
-        # The fast path: no await, no lock, no I/O; not even `Copy.is_fresh`, as a call costs more than comparing.
-        if copy is not None and min_validity is None and rejected is None and copy.since <= _now() <= copy.fast_until:
-            return copy.record.tokens
+        entry = self._entries.get(user_id)
+        # The fast path: no await, no lock, no I/O; not even `CacheEntry.is_fresh`, because a call costs more than this.
+        if (
+            entry is not None
+            and min_validity is None
+            and rejected is None
+            and entry.since <= _now() <= entry.fresh_until
+        ):
+            return entry.record.tokens
         if rejected is not None:
             require_text("user_id", user_id)
             require_kind("rejected", rejected, str)
-            self._memory.reject(user_id, rejected)
+            self._state.cache.reject(user_id, rejected)
         if min_validity is not None:
-            return await self._obtain(user_id, Need(min_validity=checked_seconds("min_validity", min_validity)))
-        return await self._obtain(user_id, NOTHING_MORE)
+            return await self._obtain(user_id, Requirement(min_validity=checked_seconds("min_validity", min_validity)))
+        return await self._obtain(user_id, NO_REQUIREMENT)
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
 
         Where the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
-        holds a spent refresh token gets its successor, not a second renewal; after a logout it must hold none, as the
-        successor is gone. Raises as `get_valid_token` does.
+        holds a spent refresh token gets its successor, not a second renewal; after a logout it must hold none, because
+        the successor is gone. Raises as `get_valid_token` does.
         """
         require_text("user_id", user_id)
         require_kind("tokens", tokens, TokenSet)
-        copy = self._decide.known(user_id)
-        known = copy is not None and copy.supersedes(tokens)
-        expires = tokens.expires_at is not None or tokens.refresh_token is None
-        if not known and expires and not self._decide.is_due(user_id, tokens, Need()):
+        entry = self._entries.get(user_id)
+        is_known = entry is not None and entry.supersedes(tokens)
+        has_known_expiry = tokens.expires_at is not None or tokens.refresh_token is None
+        if not is_known and has_known_expiry and self._state.judge(user_id, tokens).is_good:
             return TokenResult(tokens, should_update=False)
-        current = await self._obtain(user_id, Need(offered=tokens))
-        same = (current.access_token, current.refresh_token) == (tokens.access_token, tokens.refresh_token)
-        return TokenResult(current, should_update=not same)
+        current = await self._obtain(user_id, Requirement(held=tokens))
+        is_same = (current.access_token, current.refresh_token) == (tokens.access_token, tokens.refresh_token)
+        return TokenResult(current, should_update=not is_same)
 
     async def refresh_token(self, user_id: str) -> TokenSet:
         """Renew the token set of `user_id` now, whatever its expiry, or join the renewal under way.
@@ -159,20 +129,20 @@ class TokenRefresher:
         One that another process has made since the store was read last, up to `cache_ttl` seconds ago, will do too.
         Raises as `get_valid_token` does, also where the present token is still valid.
         """
-        return await self._obtain(user_id, Need(renewal=True))
+        return await self._obtain(user_id, Requirement(renewal=True))
 
     async def save_tokens(self, user_id: str, tokens: TokenSet) -> None:
         """Store the `tokens` of a login. It wins over what is stored and over a renewal under way."""
         require_kind("tokens", tokens, TokenSet)
         key = self._key(user_id)
-        async with self._overtaking(user_id):
-            record = await self._records.save(key, tokens)
-        self._memory.vouch(user_id, tokens)
-        self._memory.keep(user_id, record, _now())
+        async with self._logging_in_or_out(user_id):
+            record = await self._state.records.save(key, tokens)
+        self._state.cache.clear_rejection(user_id, tokens)
+        self._state.cache.keep(user_id, record, _now())
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
-        record = await self._records.load(self._key(user_id))
+        record = await self._state.records.load(self._key(user_id))
         return None if record is None else record.tokens
 
     async def delete_tokens(self, user_id: str) -> bool:
@@ -181,12 +151,13 @@ class TokenRefresher:
         It wins over a renewal under way. The provider is not told.
         """
         key = self._key(user_id)
-        async with self._overtaking(user_id):
+        async with self._logging_in_or_out(user_id):
             try:
-                return await self._records.delete(key)
-            finally:  # failed, it may have happened all the same: no caller's row is to undo it
-                self._flights.overtake(user_id, instead=OVERTAKEN)
-                self._memory.drop_copy(user_id)
+                return await self._state.records.delete(key)
+            finally:
+                # A delete that failed may have happened: the flight must not store a caller's row again.
+                self._state.flights.detach(user_id, SUPERSEDED)
+                self._state.cache.forget(user_id)
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
@@ -200,8 +171,8 @@ class TokenRefresher:
         require_count("concurrency", concurrency)
         self._check_use()
 
-        tend = partial(self._renew_if_due, within=within)
-        async with aclosing(sweep(self._listed(), tend, concurrency=concurrency)) as outcomes:
+        renew = partial(self._renew_if_due, within=within)
+        async with aclosing(sweep(self._listed_keys(), renew, concurrency=concurrency)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -213,83 +184,117 @@ class TokenRefresher:
         """
         self._closed = True
         try:
-            await self._flights.drain()
-            await self._unsaved.aclose()
-        finally:
-            self._copies.clear()
+            await self._state.flights.drain()
+            await self._state.pending.aclose()
+        finally:  # also where token sets are lost, or the caller gives up: connections must not stay open
+            self._entries.clear()
             try:
                 await self._provider.aclose()
             finally:
                 await self._store.aclose()
 
-    # The waiter's side: the copy in memory, or a flight.
+    # The waiter's side: the cache, or a flight.
 
-    async def _obtain(self, user_id: str, need: Need) -> TokenSet:
+    async def _obtain(self, user_id: str, requirement: Requirement) -> TokenSet:
+        """Return a token set that meets `requirement`: from the cache, or else from a flight.
+
+        Each turn of the loop waits for one flight. Another turn follows where a login or logout has overtaken that
+        flight, or where it was started by another caller and brought less than this one needs.
+        """
+        flights, remaining = self._state.flights, requirement
         while True:
             self._check_use()
             require_text("user_id", user_id)
-            flight = self._flights.get(user_id)
-            if (flight is None or not flight.for_everybody) and (tokens := self._at_hand(user_id, need)) is not None:
+            flight = flights.get(user_id)
+            # A flight that serves all was started because the cached token set will not do.
+            if (flight is None or not flight.serves_all) and (tokens := self._cached(user_id, remaining)) is not None:
                 return tokens
-            joined = flight is not None
-            if self._flights.enclose_caller(user_id):
-                raise _failures.reentered(self._records.key(user_id))
+            if flights.is_reentrant(user_id):
+                raise failures.reentered(self._state.records.key(user_id))
+            is_joined = flight is not None
             if flight is None:
-                work = partial(self._fly, self._records.key(user_id), need)
-                # What is due for who needs nothing more is due for all who come meanwhile.
-                flight = self._flights.start(user_id, work, for_everybody=need == NOTHING_MORE)
-            landing = await flight.result()
-            # What the fast path gives from now on, this waiter gets too: it spares a thousand a judgement each.
-            if need == NOTHING_MORE and (copy := self._copies.get(user_id)) is not None and copy.is_fresh(_now()):
-                return copy.tokens
-            if (unmet := self._decide.unmet(need, flight, landing, joined=joined)) is not None:
-                need = unmet
-            elif landing.error is not None:
-                # A failed renewal is no outage for this caller while the old token is really valid.
-                if (tokens := self._decide.stand_in(user_id, landing, need)) is None:
-                    raise own_copy(landing.error)
-                return tokens
-            elif landing.record is not None:
-                self._renew_if_aging(user_id, landing.record, need)
-                return landing.record.tokens
+                flight = self._start_renewal(user_id, remaining)
+            outcome = await flight.result()
+            if remaining == NO_REQUIREMENT:
+                # Take the published entry if it is fresh: a thousand waiters then skip the full check.
+                entry = self._entries.get(user_id)
+                if entry is not None and entry.is_fresh(_now()):
+                    return entry.tokens
+            unanswered = self._unanswered(remaining, flight, outcome, is_joined=is_joined)
+            if unanswered is None:
+                return self._deliver(user_id, outcome, remaining)
+            remaining = unanswered
 
-    def _at_hand(self, user_id: str, need: Need) -> TokenSet | None:
-        """What memory holds, if it will do; None if that has to be renewed first."""
-        copy = self._decide.known(user_id)
-        if copy is None or not copy.is_trusted(_now()) or self._decide.is_due(user_id, copy.tokens, need):
+    def _unanswered(
+        self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool
+    ) -> Requirement | None:
+        """What the caller has to look for again; None if the `outcome` of `flight` answers it."""
+        if outcome is SUPERSEDED:
+            return requirement.after_login()
+        if flight.outdated:
+            return requirement.after_possible_login()
+        if is_joined and not self._state.answers(flight.key, outcome, requirement):
+            return requirement
+        return None
+
+    def _deliver(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet:
+        """Return the token set of `outcome`, or one that stands in for it; otherwise raise its error."""
+        if outcome.error is not None:
+            # A failed renewal is no outage for this caller while the old token is really valid.
+            if (tokens := self._state.fallback(user_id, outcome, requirement)) is None:
+                raise copy(outcome.error)
+            return tokens
+        assert outcome.record is not None, "an outcome without an error has a record"  # noqa: S101 - for type checkers
+        self._renew_ahead(user_id, outcome.record, requirement)
+        return outcome.record.tokens
+
+    def _cached(self, user_id: str, requirement: Requirement) -> TokenSet | None:
+        """The cached token set, if it will do; None if a flight has to find a better one."""
+        entry = self._entries.get(user_id)
+        if entry is None or not entry.is_current(_now()):
             return None
-        self._renew_if_aging(user_id, copy.record, need)
-        return copy.tokens
+        if not self._state.judge(user_id, entry.tokens, requirement).is_good:
+            return None
+        self._renew_ahead(user_id, entry.record, requirement)
+        return entry.tokens
 
-    def _renew_if_aging(self, user_id: str, record: StoredTokens, need: Need) -> None:
-        """Start a flight that nobody waits for."""
-        if need.offered is not None or not self._decide.is_aging(user_id, record.tokens):
+    def _renew_ahead(self, user_id: str, record: StoredTokens, requirement: Requirement) -> None:
+        """Start a flight in the background, if the token set in `record` is AGING and no flight is under way."""
+        state = self._state
+        if requirement.held is not None or state.flights.get(user_id) is not None:
             return
-        key = self._records.key(user_id)
-        if self._flights.get(user_id) is None and self._decide.obstacle(key) is None:
-            self._flights.start(user_id, partial(self._fly, key, Need(renewal=True, instead_of=record.tokens)))
+        is_aging = state.judge(user_id, record.tokens) is Freshness.AGING
+        if is_aging and state.blocked_by(state.records.key(user_id)) is None:
+            self._start_renewal(user_id, Requirement(replacing=record.tokens))
+
+    def _start_renewal(self, user_id: str, requirement: Requirement) -> Flight[Outcome]:
+        renewal = Renewal(self._state, self._state.records.key(user_id), requirement)
+        # A flight started for a default request serves every caller that arrives before it ends.
+        return self._state.flights.start(user_id, renewal.run, serves_all=requirement == NO_REQUIREMENT)
 
     @asynccontextmanager
-    async def _overtaking(self, user_id: str) -> AsyncGenerator[None, None]:
+    async def _logging_in_or_out(self, user_id: str) -> AsyncIterator[None]:
         """Write a login or logout, which wins over the flight under way."""
-        async with self._records.writing(user_id):
+        state = self._state
+        async with state.records.login_lock(user_id):
             try:
                 yield
-                self._flights.overtake(user_id, instead=OVERTAKEN)
-                self._unsaved.drop(user_id)  # what failed before or waits to be stored is past
-                self._cool_downs.clear(user_id)
-            finally:  # also if cancelled or failed: it may have been stored
-                self._flights.overtake(user_id)
-                self._memory.distrust_copy(user_id)
+                # It is stored. What failed before, or waits to be stored, belongs to a grant that is over.
+                state.flights.detach(user_id, SUPERSEDED)
+                state.pending.drop(user_id)
+                state.backoff.clear(user_id)
+            finally:  # also if cancelled or failed: it may be stored
+                state.flights.mark_outdated(user_id)
+                state.cache.mark_stale(user_id)
 
     # The sweep's side.
 
-    async def _listed(self) -> AsyncGenerator[TokenKey, None]:
-        keys = self._records.keys()
+    async def _listed_keys(self) -> AsyncGenerator[TokenKey, None]:
+        keys = self._state.records.keys()
         try:
             async for key in keys:
                 yield key
-                self._check_use()  # before the store is read on: closed, it would open again
+                self._check_use()  # before the store is read on: a closed one would open again
         finally:
             if isinstance(keys, AsyncGenerator):
                 await keys.aclose()
@@ -297,224 +302,45 @@ class TokenRefresher:
     async def _renew_if_due(self, key: TokenKey, *, within: float) -> bool:
         """Renew the token set that the store has for `key`, if it is due or will be `within` so many seconds."""
         self._check_use()
-        copy = self._decide.known(key.user_id)
-        record = await self._records.load(key) if copy is None or not copy.is_trusted(_now()) else copy.record
-        if record is None or not self._decide.will_be_due(key.user_id, record.tokens, within):
-            return False  # logged out meanwhile, or good for longer
-        need = Need(renewal=True, instead_of=record.tokens)
+        state, user_id = self._state, key.user_id
+        entry = self._entries.get(user_id)
+        record = entry.record if entry is not None and entry.is_current(_now()) else await state.records.load(key)
+        if record is None:
+            return False  # logged out while the sweep was on its way
+        if record.tokens.expires_at is None:  # without an age, it is due when this process first sees it
+            is_due = record.tokens.refresh_token is not None and entry is None
+        else:
+            is_due = not state.judge(user_id, record.tokens, later=within).is_good
+        if not is_due:
+            return False
         while True:
             try:
-                await self._obtain(key.user_id, need)
+                await self._obtain(user_id, Requirement(replacing=record.tokens))
             except ReauthenticationRequired as exc:
                 if exc.reason != "no_tokens":
                     raise
-                return False  # logged out meanwhile
+                return False  # logged out while the sweep was on its way
             except ProviderUnavailable:
-                pause = self._cool_downs.provider_remaining(_now())
-                if not 0 < pause <= LONGEST_WAIT_OF_SWEEP_SECONDS:
+                pause = state.backoff.provider_remaining(_now())
+                if not 0 < pause <= state.limits.longest_sweep_pause:
                     raise
-                await asyncio.sleep(pause)  # which it asked of everybody: the rest of the sweep can't do better
+                await asyncio.sleep(pause)  # the provider asked it of all users: the rest of the sweep can't do better
             else:
                 return True
 
-    # The flight: a task of its own.
-
-    async def _fly(self, key: TokenKey, need: Need, flight: Flight[Landing]) -> Landing:
-        """Find or make a token set that meets `need`, publish it, and tell of it."""
-        course = Course(key, need, self._decide.known(key.user_id), flight)
-        try:
-            landing = await self._find_or_renew(course)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters have to hear of it
-            landing = self._failed(course, _failures.in_the_tree(exc, key))
-        self._publish(course)
-        if landing.event is not None:
-            self._announce(landing.event)
-        return landing
-
-    async def _find_or_renew(self, course: Course) -> Landing:
-        if (found := self._decide.spared(course) or await self._read(course)) is not None:
-            return found
-        self._require_renewable(course)  # first: no pause is to hide that it takes a login
-        if (obstacle := self._decide.obstacle(course.key)) is not None:
-            return Landing(course.record, obstacle)
-        return await self._renew(course)
-
-    def _require_renewable(self, course: Course) -> None:
-        """Raise `ReauthenticationRequired` if all that the store holds and the caller has can't be renewed."""
-        if course.read_at is not None and course.need.offered is None:
-            require_renewable(self._provider, course.key, None if course.record is None else course.record.tokens)
-
-    async def _read(self, course: Course) -> Landing | None:
-        """Read the record without a lease, unless the copy in memory is trusted; None if it has to be renewed."""
-        copy = course.copy
-        if copy is not None and copy.is_trusted(_now()) and not copy.record.refused:
-            course.set_out_from = course.need.instead_of or copy.tokens
-            return None
-        async with course.deadline(), self._reads:  # in a queue, so that no read waits in the store's for its timeout
-            record = course.found(await self._records.load(course.key))
-        if record is None:
-            return None
-        # Who asks for a renewal wants one from this reading on; for others, one since the copy was made will do.
-        before = record.tokens if copy is None or course.need.renewal else copy.tokens
-        course.set_out_from = course.need.instead_of or before
-        if self._decide.fits(course, record):
-            return Landing(record)
-        if record.refused and self._decide.covers_offer(course.key.user_id, record.tokens, course.need):
-            raise _failures.refused_before(course.key)
-        return None
-
-    async def _renew(self, course: Course) -> Landing:
-        """Under the lease: read again, then adopt what somebody else stored, or ask the provider and save."""
-        async with AsyncExitStack() as lease:
-            async with course.deadline():
-                while (outcome := await self._adopt_or_ask(course, lease)) is None:
-                    await lease.aclose()  # it lapsed while this process stood still: somebody else may be at it
-            if isinstance(outcome, Landing):
-                return outcome
-            # The refresh token in the store is spent now: nothing but the write may come between.
-            return await self._save(course, outcome, lease)
-
-    async def _adopt_or_ask(self, course: Course, lease: AsyncExitStack) -> Landing | Renewal | None:
-        """Take the lease and see. None if the lease lapsed before the provider was asked."""
-        async with self._slots:  # taken first, so that no more leases are held than the policy has slots
-            try:
-                held = await lease.enter_async_context(self._records.lease(course.key, wait=False))
-            except LeaseTimeout:
-                pass
-            else:
-                return await self._adopt_or_ask_under(held, course, slot=nullcontext())
-        # Somebody else is at it. Waiting for them keeps no slot from other users.
-        try:
-            held = await lease.enter_async_context(self._records.lease(course.key, wait=True))
-        except LeaseTimeout:
-            record = course.found(await self._records.load(course.key))
-            if record is None or not self._decide.fits(course, record):
-                raise
-            return self._adopted(course, record)  # stored by a holder that has been stuck since
-        return await self._adopt_or_ask_under(held, course, slot=self._slots)
-
-    async def _adopt_or_ask_under(
-        self, lease: Lease, course: Course, *, slot: AbstractAsyncContextManager[None]
-    ) -> Landing | Renewal | None:
-        key, record = course.key, await self._load_or_take_offer(course)
-        while True:
-            if record is not None:
-                if self._decide.fits(course, record):
-                    return self._adopted(course, record)
-                if record.refused:
-                    raise _failures.refused_before(key)
-            try:
-                async with slot:
-                    if not lease.is_held():
-                        return None
-                    if course.flight.void:
-                        return Landing(record)
-                    if (obstacle := self._decide.obstacle(key)) is not None:
-                        return Landing(record, obstacle)  # from while this flight waited for its turn
-                    course.ask()
-                    tokens = await ask(self._provider, key, None if record is None else record.tokens)
-            except ReauthenticationRequired as refusal:
-                record = await self._after_refusal(course, record, refusal)
-            else:
-                return Renewal(key, tokens, record, course.started)
-
-    async def _load_or_take_offer(self, course: Course) -> StoredTokens | None:
-        """The record; or, where a caller keeps token sets itself and offers a newer one, that one, stored first."""
-        while True:
-            record = course.found(await self._records.load(course.key))
-            offered = self._decide.better_offer(course, record)
-            if offered is None or course.flight.overtaken:
-                return record
-            with suppress(StoreConflict):  # somebody else was faster: read again
-                record = await self._records.succeed(course.key, offered, record, wanted=course.is_wanted)
-                course.set_out_from = record.tokens
-                return course.found(record)
-
-    async def _after_refusal(
-        self, course: Course, record: StoredTokens | None, refusal: ReauthenticationRequired
-    ) -> StoredTokens | None:
-        """The record to go on with if somebody else wrote it meanwhile; otherwise remember the refusal and raise it."""
-        if record is None or refusal.reason != "refused":
-            raise refusal
-        current = course.found(await self._records.mark_refused(course.key, record))
-        if current is not None and current.tokens.refresh_token == record.tokens.refresh_token:
-            raise refusal
-        return current
-
-    async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
-        """Store what the provider returned. Where that fails, it is served all the same and kept until it is stored."""
-        key, tokens = course.key, renewal.tokens
-        before = None if renewal.before is None else renewal.before.tokens.refresh_token
-        rotated = tokens.refresh_token != before
-        course.spent = before if rotated else None
-        try:
-            record = await self._records.succeed(key, tokens, renewal.before, wanted=course.is_wanted)
-        except TokenflightError as exc:
-            if isinstance(exc, StoreConflict) or (course.flight.void and not self._decide.is_unchanged(renewal)):
-                return await self._discarded(course)
-            # The lease goes along: while the store holds a spent refresh token, nobody else may renew.
-            record, event = self._unsaved.keep(renewal, lease.pop_all(), exc), None
-            if course.flight.void:  # then another flight waits for that lease: serve those who wait for it at once
-                self._flights.overtake(key.user_id, instead=OVERTAKEN)
-        else:
-            event = course.event(TokenRenewed, rotated=rotated, expires_at=tokens.expires_at)
-        self._cool_downs.clear(key.user_id)
-        self._memory.vouch(key.user_id, tokens)
-        return Landing(course.found(record), renewed=True, event=event)
-
-    async def _discarded(self, course: Course) -> Landing:
-        """A login or logout won: what the provider returned belongs to a grant that nobody wants any more."""
-        course.found(None)
-        self._announce(course.event(RenewalDiscarded))
-        login = course.found(await self._records.load(course.key))
-        error = _failures.logged_out(course.key) if login is None else None
-        return Landing(login, error, renewed=True, lost=True)
-
-    def _adopted(self, course: Course, record: StoredTokens) -> Landing:
-        event = course.event(TokenAdopted, expires_at=record.tokens.expires_at)
-        return Landing(record, renewed=course.has_changed(record), event=event)
-
-    def _failed(self, course: Course, error: TokenflightError) -> Landing:
-        """Land without a new token set; say when it makes sense to try again."""
-        record, user_id, now = course.record, course.key.user_id, _now()
-        served = record is not None and self._decide.is_servable(user_id, record.tokens)
-        if isinstance(error, ProviderUnavailable) and error.retry_after:
-            self._cool_downs.hold_provider(now, error.retry_after)
-        about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        if served or about_provider:
-            self._cool_downs.failed(user_id, now)
-        event = course.event(RenewalFailed, error=type(error).__name__, code=error.code, served=served)
-        return Landing(record, error, event=event)
-
-    def _publish(self, course: Course) -> None:
-        """Keep a copy of what the flight has found, or stored, unless a login or logout has made that worthless."""
-        user_id = course.key.user_id
-        if course.read_at is None or course.flight.void:
-            return
-        if course.record is None:
-            self._memory.drop_copy(user_id)
-        else:
-            self._memory.keep(user_id, course.record, course.read_at, spent=course.spent)
-        if course.flight.overtaken:
-            self._memory.distrust_copy(user_id)
-
     # Small parts.
-
-    def _announce(self, event: TokenEvent) -> None:
-        with outside_flights():  # what `on_event` starts is no part of the flight that the event is about
-            announce(event, self._on_event)
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""
         if self._closed:
-            raise _failures.closed()
+            raise failures.closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            raise _failures.wrong_event_loop()
+            raise failures.wrong_event_loop()
 
     def _key(self, user_id: str) -> TokenKey:
         self._check_use()
         require_text("user_id", user_id)
-        return self._records.key(user_id)
+        return self._state.records.key(user_id)

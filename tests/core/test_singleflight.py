@@ -4,11 +4,12 @@ import asyncio
 import gc
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from copy import copy
 from typing import Any
 
 import pytest
 
-from tokenflight._singleflight import Flight, Flights, own_copy
+from tokenflight._singleflight import Flight, SingleFlight
 from tokenflight.errors import ProviderUnavailable, TokenflightError, TokenRefreshError
 
 TaskFactory = Callable[..., "asyncio.Task[Any]"]
@@ -55,7 +56,9 @@ class Work:
         return self._outcome
 
 
-async def join(flights: Flights[str], work: Callable[[Flight[str]], Coroutine[Any, Any, str]], key: str = "k") -> str:
+async def join(
+    flights: SingleFlight[str], work: Callable[[Flight[str]], Coroutine[Any, Any, str]], key: str = "k"
+) -> str:
     """What every caller does: join the flight under way, or start one."""
     return await (flights.get(key) or flights.start(key, work)).result()
 
@@ -85,7 +88,7 @@ def depth(error: BaseException) -> int:
 
 
 async def test_s1_many_callers_share_one_piece_of_work() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     waiters = [asyncio.create_task(join(flights, work)) for _ in range(100)]
     await some_turns()
     work.let_go.set()
@@ -95,7 +98,7 @@ async def test_s1_many_callers_share_one_piece_of_work() -> None:
 
 
 async def test_s1_each_key_has_a_flight_of_its_own() -> None:
-    flights, one, other = Flights[str](), Work("one"), Work("other")
+    flights, one, other = SingleFlight[str](), Work("one"), Work("other")
     waiting = asyncio.gather(join(flights, one, "alice"), join(flights, other, "bob"))
     await some_turns()
 
@@ -106,7 +109,7 @@ async def test_s1_each_key_has_a_flight_of_its_own() -> None:
 
 
 async def test_callers_one_after_the_other_do_not_share() -> None:
-    flights = Flights[str]()
+    flights = SingleFlight[str]()
     begun: list[str] = []
 
     async def at_once(_: Flight[str]) -> str:
@@ -117,7 +120,7 @@ async def test_callers_one_after_the_other_do_not_share() -> None:
 
 
 async def test_work_may_look_at_its_own_flight() -> None:
-    flights = Flights[str]()
+    flights = SingleFlight[str]()
 
     async def look(flight: Flight[str]) -> str:
         assert flights.get("k") is flight
@@ -126,14 +129,14 @@ async def test_work_may_look_at_its_own_flight() -> None:
     assert await join(flights, look) == "seen"
 
 
-async def test_overtaking_marks_the_flight_under_way_and_only_that() -> None:
-    flights, work = Flights[str](), Work()
+async def test_a_login_that_may_have_happened_marks_the_flight_under_way_and_only_that() -> None:
+    flights, work = SingleFlight[str](), Work()
     flight = flights.start("alice", work)
-    flights.overtake("bob")
-    before = flight.overtaken
-    flights.overtake("alice")
+    flights.mark_outdated("bob")
+    before = flight.outdated
+    flights.mark_outdated("alice")
 
-    assert (before, flight.overtaken) == (False, True)
+    assert (before, flight.outdated) == (False, True)
     work.let_go.set()
     await flight.result()
 
@@ -142,7 +145,7 @@ async def test_overtaking_marks_the_flight_under_way_and_only_that() -> None:
 
 
 async def test_s3_cancelling_the_first_waiter_stops_neither_the_flight_nor_the_others() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     first, *others = [asyncio.create_task(join(flights, work)) for _ in range(100)]
     await some_turns()
     first.cancel()
@@ -155,7 +158,7 @@ async def test_s3_cancelling_the_first_waiter_stops_neither_the_flight_nor_the_o
 
 
 async def test_s3_cancelling_all_waiters_does_not_stop_the_flight() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     waiters = [asyncio.create_task(join(flights, work)) for _ in range(100)]
     await some_turns()
     for waiter in waiters:
@@ -172,7 +175,7 @@ async def test_s3_cancelling_all_waiters_does_not_stop_the_flight() -> None:
 
 
 async def test_s3_a_waiter_that_runs_out_of_time_does_not_stop_the_flight() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     flight = flights.start("k", work)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
@@ -183,7 +186,7 @@ async def test_s3_a_waiter_that_runs_out_of_time_does_not_stop_the_flight() -> N
 
 
 async def test_s6_a_flight_cancelled_from_outside_is_a_clear_error_for_every_waiter() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(3)]
     await some_turns()
     [flight] = [task for task in asyncio.all_tasks() if task.get_name() == "tokenflight k"]
@@ -196,7 +199,7 @@ async def test_s6_a_flight_cancelled_from_outside_is_a_clear_error_for_every_wai
 
 
 async def test_s3_a_waiter_cancelled_together_with_the_flight_is_cancelled() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     before = asyncio.all_tasks()
     waiter = asyncio.create_task(join(flights, work))
     await some_turns()
@@ -210,7 +213,7 @@ async def test_s3_a_waiter_cancelled_together_with_the_flight_is_cancelled() -> 
 
 
 async def test_s4_a_failure_is_shared_by_all_waiters() -> None:
-    flights, work = Flights[str](), Work(ProviderUnavailable("down", code="server_error", retry_after=2.5))
+    flights, work = SingleFlight[str](), Work(ProviderUnavailable("down", code="server_error", retry_after=2.5))
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(100)]
     await some_turns()
     work.let_go.set()
@@ -225,7 +228,7 @@ async def test_s4_a_failure_is_shared_by_all_waiters() -> None:
 
 @pytest.mark.parametrize("number", [1, 100])
 async def test_s12_no_traceback_grows_with_the_number_of_waiters(number: int) -> None:
-    flights, work = Flights[str](), Work(TokenRefreshError("down"))
+    flights, work = SingleFlight[str](), Work(TokenRefreshError("down"))
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(number)]
     await some_turns()
     work.let_go.set()
@@ -240,7 +243,7 @@ async def test_s12_each_waiters_error_keeps_the_one_cause() -> None:
     cause = ConnectionError("refused")
     error = TokenRefreshError("down")
     error.__cause__ = cause
-    flights, work = Flights[str](), Work(error)
+    flights, work = SingleFlight[str](), Work(error)
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(3)]
     await some_turns()
     work.let_go.set()
@@ -252,7 +255,7 @@ async def test_s12_each_waiters_error_keeps_the_one_cause() -> None:
 
 
 async def test_s12_raising_one_waiters_error_again_leaves_the_others_alone() -> None:
-    flights, work = Flights[str](), Work(TokenRefreshError("down"))
+    flights, work = SingleFlight[str](), Work(TokenRefreshError("down"))
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(2)]
     await some_turns()
     work.let_go.set()
@@ -270,7 +273,7 @@ async def test_s12_raising_one_waiters_error_again_leaves_the_others_alone() -> 
 def test_s12_a_note_on_one_copy_is_not_seen_on_another() -> None:
     error = TokenRefreshError("down")
     error.add_note("from the provider")
-    one, other = own_copy(error), own_copy(error)
+    one, other = copy(error), copy(error)
     one.add_note("from one waiter")
 
     assert (other.__notes__, error.__notes__) == (["from the provider"], ["from the provider"])
@@ -286,7 +289,7 @@ class VendorError(TokenRefreshError):
 
 
 async def test_s12_an_error_with_a_constructor_of_its_own_reaches_each_waiter() -> None:
-    flights, work = Flights[str](), Work(VendorError(418, "teapot"))
+    flights, work = SingleFlight[str](), Work(VendorError(418, "teapot"))
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(2)]
     await some_turns()
     work.let_go.set()
@@ -298,7 +301,7 @@ async def test_s12_an_error_with_a_constructor_of_its_own_reaches_each_waiter() 
 
 async def test_s4_an_unexpected_exception_is_wrapped_and_shared() -> None:
     bug = ZeroDivisionError("with a secret in its words")
-    flights, work = Flights[str](), Work(bug)
+    flights, work = SingleFlight[str](), Work(bug)
     waiters = [asyncio.create_task(failure_of(join(flights, work))) for _ in range(3)]
     await some_turns()
     work.let_go.set()
@@ -312,7 +315,7 @@ async def test_s4_an_unexpected_exception_is_wrapped_and_shared() -> None:
 async def test_a_failure_that_nobody_waits_for_is_not_reported_as_never_retrieved() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    flights, work = Flights[str](), Work(TokenRefreshError("down"))
+    flights, work = SingleFlight[str](), Work(TokenRefreshError("down"))
     flights.start("k", work)
     work.let_go.set()
     await flights.drain()
@@ -327,7 +330,7 @@ async def test_a_failure_that_nobody_waits_for_is_not_reported_as_never_retrieve
 
 @pytest.mark.parametrize("outcome", ["done", TokenRefreshError("down"), ZeroDivisionError("a bug")], ids=repr)
 async def test_s6_the_slot_is_cleared_when_the_work_has_ended(outcome: str | Exception) -> None:
-    flights, work = Flights[str](), Work(outcome)
+    flights, work = SingleFlight[str](), Work(outcome)
     waiter = asyncio.create_task(join(flights, work))
     await some_turns()
     assert flights.get("k") is not None
@@ -341,7 +344,7 @@ async def test_s6_the_slot_is_cleared_when_the_work_has_ended(outcome: str | Exc
 
 
 async def test_s6_the_slot_is_cleared_when_the_flight_is_cancelled_before_its_first_step() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     before = asyncio.all_tasks()
     flight = flights.start("k", work)
     cancel_tasks_but(before)
@@ -353,7 +356,7 @@ async def test_s6_the_slot_is_cleared_when_the_flight_is_cancelled_before_its_fi
 async def test_s6_work_cancelled_before_its_first_step_leaves_no_coroutine_behind(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     before = asyncio.all_tasks()
     flights.start("k", work)
     cancel_tasks_but(before)
@@ -370,7 +373,7 @@ async def test_s6_a_task_factory_that_fails_leaves_the_slot_free() -> None:
         work.close()
         raise RuntimeError("no task today")
 
-    loop, flights, work = asyncio.get_running_loop(), Flights[str](), Work()
+    loop, flights, work = asyncio.get_running_loop(), SingleFlight[str](), Work()
     factory = loop.get_task_factory()
     loop.set_task_factory(fail)
     try:
@@ -387,7 +390,7 @@ async def test_s6_a_task_factory_that_fails_leaves_the_slot_free() -> None:
 
 
 async def test_l3_draining_waits_for_every_flight_and_for_those_started_meanwhile() -> None:
-    flights, first, second = Flights[str](), Work(), Work(TokenRefreshError("down"))
+    flights, first, second = SingleFlight[str](), Work(), Work(TokenRefreshError("down"))
     flights.start("alice", first)
     draining = asyncio.create_task(flights.drain())
     await some_turns()
@@ -403,11 +406,11 @@ async def test_l3_draining_waits_for_every_flight_and_for_those_started_meanwhil
 
 
 async def test_l3_with_no_flight_under_way_draining_is_over_at_once() -> None:
-    await asyncio.wait_for(Flights[str]().drain(), timeout=1)
+    await asyncio.wait_for(SingleFlight[str]().drain(), timeout=1)
 
 
 async def test_l3_giving_up_on_draining_does_not_stop_the_flights() -> None:
-    flights, work = Flights[str](), Work()
+    flights, work = SingleFlight[str](), Work()
     flight = flights.start("k", work)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
@@ -418,4 +421,4 @@ async def test_l3_giving_up_on_draining_does_not_stop_the_flights() -> None:
 
 
 async def test_no_key_means_no_flight() -> None:
-    assert Flights[str]().get("nobody") is None
+    assert SingleFlight[str]().get("nobody") is None

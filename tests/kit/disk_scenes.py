@@ -35,7 +35,7 @@ from tokenflight import (
     TokenKey,
     TokenRefresher,
 )
-from tokenflight._core import pending, records
+from tokenflight._core.limits import Limits
 from tokenflight.testing import FakeProvider
 
 NOBODY: Final = 65534
@@ -49,13 +49,17 @@ class Scene:
     fake: FakeProvider
     provider: OIDCProvider
     directory: Path
+    limits: Limits
     events: list[TokenEvent] = field(default_factory=list)
     logged: list[logging.LogRecord] = field(default_factory=list)
 
     def refresher(self, *, cache_ttl: float = 60.0) -> TokenRefresher:
-        store = FileTokenStore(self.directory)
         return TokenRefresher(
-            self.provider, store, policy=RefreshPolicy(cache_ttl=cache_ttl), on_event=self.events.append
+            self.provider,
+            FileTokenStore(self.directory),
+            policy=RefreshPolicy(cache_ttl=cache_ttl),
+            on_event=self.events.append,
+            _limits=self.limits,
         )
 
     async def renew_into(self, trouble: Trouble, refresher: TokenRefresher, *user_ids: str) -> ExitStack:
@@ -90,9 +94,7 @@ async def scene(directory: Path, *, pause: float) -> AsyncIterator[Scene]:
     async with fake.client() as http:
         provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.05)
-            patch.setattr(pending, "FIRST_PAUSE_SECONDS", pause)
-            result = Scene(fake, provider, directory)
+            result = Scene(fake, provider, directory, Limits(lease_timeout=0.05, first_save_pause=pause))
             patch.setattr(handler, "emit", result.logged.append)
             logger.addHandler(handler)
             try:

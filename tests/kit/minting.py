@@ -39,7 +39,7 @@ class Minting:
 
 
 def flights_of(refresher: TokenRefresher) -> int:
-    return len(refresher._flights._by_key)
+    return len(refresher._state.flights._by_key)
 
 
 async def stored(store: TokenStore, *user_ids: str) -> None:

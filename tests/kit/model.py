@@ -33,7 +33,7 @@ from tokenflight import (
     TokenSet,
     Version,
 )
-from tokenflight.policy import is_servable
+from tokenflight.policy import Freshness, RefreshPolicy, judge
 from tokenflight.testing import FakeProvider, Gate
 
 TICK_SECONDS: Final = 0.001
@@ -47,6 +47,11 @@ REMEMBERED_REJECTIONS: Final = 4
 
 acting: Final[ContextVar[int]] = ContextVar("acting")
 """The number of the refresher for which the running code acts."""
+
+
+def is_valid(tokens: TokenSet, now: float) -> bool:
+    """Whether `tokens` may be handed out at all."""
+    return judge(tokens, RefreshPolicy(), now) is not Freshness.EXPIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +288,7 @@ class Ledger:
         issued = self.issued[tokens.access_token]
         self._must(issued.user_id == call.user_id, "S9: a token of one user was handed to another")
         self._must(tokens.expires_at is None or tokens.expires_at <= issued.expires_at, "it looks fresher than it is")
-        self._must(is_servable(tokens, time.time()), "a token that has expired was handed out")
+        self._must(is_valid(tokens, time.time()), "a token that has expired was handed out")
         self._must(tokens.access_token not in call.rejected, "S11: a rejected token was handed out")
         if tokens != call.row:
             self._must(tokens.access_token in self.tried_to_store, "P1: a token was handed out before it was stored")
@@ -311,7 +316,7 @@ class Ledger:
             is_rejected = record.tokens.access_token in self._rejected[call.refresher, call.user_id]
             # Not in place of a newer row: its caller would store the older set over it.
             is_older = call.row is not None and not record.tokens.supersedes(call.row)
-            is_good = is_servable(record.tokens, now) and not is_rejected and not is_older
+            is_good = is_valid(record.tokens, now) and not is_rejected and not is_older
             self._must(not is_known or not is_good, "T4: a token that is still valid was not served")
         else:
             self._must(isinstance(error, TokenRefreshError | StoreError), "an error of an unexpected kind")

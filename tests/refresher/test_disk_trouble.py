@@ -25,7 +25,7 @@ from tokenflight import (
     TokenEvent,
     TokenRefresher,
 )
-from tokenflight._core import records
+from tokenflight._core.limits import Limits
 from tokenflight.testing import FakeProvider
 
 
@@ -92,12 +92,13 @@ def test_p1_p7_in_trouble_that_strikes_a_whole_process(name: str, behaviour: Beh
 
 
 async def test_p1_while_one_process_can_not_store_no_other_sends_the_spent_token_and_then_it_adopts(
-    fake: FakeProvider, events: list[TokenEvent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeProvider, events: list[TokenEvent], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.05)
     async with fake.serve() as issuer:
         provider = OIDCProvider(issuer, ClientSecretBasic("app", "s3cret"))
-        async with TokenRefresher(provider, FileTokenStore(tmp_path), on_event=events.append) as here:
+        async with TokenRefresher(
+            provider, FileTokenStore(tmp_path), on_event=events.append, _limits=Limits(lease_timeout=0.05)
+        ) as here:
             await here.save_tokens("alice", login(fake, "alice", life_left=-1))
             async with ailing(issuer, tmp_path) as process:
                 assert await line_of(process) == "unsaved"

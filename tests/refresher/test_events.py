@@ -65,7 +65,7 @@ def test_every_kind_of_event_is_tested_here() -> None:
 def test_system_d_an_event_is_one_log_record_of_its_level(
     event: TokenEvent, level: int, outcome: str, log: pytest.LogCaptureFixture
 ) -> None:
-    announce(event, None)
+    announce(event, ())
 
     assert [(record.name, record.levelno) for record in log.records] == [("tokenflight", level)]
     assert log.messages[0].startswith(f"token {outcome} for user 'alice' at idp after 0.250 s")
@@ -75,13 +75,13 @@ def test_system_d_an_event_is_one_log_record_of_its_level(
 def test_system_d_a_log_record_has_the_outcome_and_the_events_fields_and_nothing_else(
     event: TokenEvent, level: int, outcome: str, log: pytest.LogCaptureFixture
 ) -> None:
-    announce(event, None)
+    announce(event, ())
 
     assert added_fields(log.records[0]) == {"outcome": outcome, **dataclasses.asdict(event)}
 
 
 def test_a_failure_says_in_the_log_what_failed(log: pytest.LogCaptureFixture) -> None:
-    announce(FAILED, None)
+    announce(FAILED, ())
 
     assert log.messages == ["token failed for user 'alice' at idp after 0.250 s (ProviderUnavailable: server_error)"]
 
@@ -95,7 +95,7 @@ def test_l1_no_event_has_room_for_a_token() -> None:
 
 
 def test_l1_a_user_id_cannot_forge_a_line_of_the_log(log: pytest.LogCaptureFixture) -> None:
-    announce(dataclasses.replace(RENEWED, user_id="alice\nERROR forged"), None)
+    announce(dataclasses.replace(RENEWED, user_id="alice\nERROR forged"), ())
 
     assert "\n" not in log.messages[0]
 
@@ -104,7 +104,7 @@ def test_l1_a_user_id_cannot_forge_a_line_of_the_log(log: pytest.LogCaptureFixtu
 def test_on_event_is_given_the_event_itself(event: TokenEvent) -> None:
     seen: list[TokenEvent] = []
 
-    announce(event, seen.append)
+    announce(event, (seen.append,))
 
     assert len(seen) == 1
     assert seen[0] is event
@@ -116,7 +116,7 @@ def test_an_on_event_that_fails_is_logged_with_its_traceback_and_goes_no_further
     def fail(event: TokenEvent) -> None:
         raise RuntimeError(f"no metrics for {event.user_id}")
 
-    announce(RENEWED, fail)
+    announce(RENEWED, (fail,))
 
     record = log.records[1]
     assert (record.levelno, record.getMessage()) == (
@@ -132,7 +132,7 @@ def test_an_interrupt_during_on_event_is_not_swallowed() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        announce(RENEWED, interrupt)
+        announce(RENEWED, (interrupt,))
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -142,7 +142,7 @@ def test_an_event_cannot_be_changed(event: TokenEvent) -> None:
 
 
 def test_that_nobody_has_logged_in_is_no_warning(log: pytest.LogCaptureFixture) -> None:
-    announce(dataclasses.replace(FAILED, error="ReauthenticationRequired", code="no_tokens"), None)
+    announce(dataclasses.replace(FAILED, error="ReauthenticationRequired", code="no_tokens"), ())
 
     assert [record.levelno for record in log.records] == [logging.INFO]
 
@@ -153,7 +153,7 @@ def test_a_logging_set_up_that_raises_keeps_no_event_from_on_event(
     told: list[TokenEvent] = []
     monkeypatch.setattr(logging, "_logRecordFactory", raising_log_record_factory)
 
-    announce(RENEWED, told.append)
+    announce(RENEWED, (told.append,))
 
     assert told == [RENEWED]
     assert log.records == []
@@ -165,7 +165,7 @@ def test_neither_on_event_nor_a_logging_set_up_that_raises_can_break_a_flight(mo
 
     monkeypatch.setattr(logging, "_logRecordFactory", raising_log_record_factory)
 
-    announce(RENEWED, fail)
+    announce(RENEWED, (fail,))
 
 
 def raising_log_record_factory(*_: object) -> logging.LogRecord:

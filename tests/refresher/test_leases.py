@@ -22,7 +22,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight._core import failures, records
+from tokenflight._core.limits import Limits
 from tokenflight.testing import FakeProvider
 
 
@@ -100,14 +100,12 @@ async def test_x3_what_somebody_else_stored_while_the_lease_had_lapsed_is_adopte
 async def test_a_lease_that_can_not_be_given_back_takes_nothing_from_what_was_renewed_under_it(
     fake: FakeProvider,
     provider: OIDCProvider,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     *,
     hangs: bool,
 ) -> None:
-    monkeypatch.setattr(records, "STORE_TIMEOUT_SECONDS", 0.05)
     store = UnreturnableStore(hangs=hangs)
-    async with TokenRefresher(provider, store) as refresher:
+    async with TokenRefresher(provider, store, _limits=Limits(store_timeout=0.05)) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         renewed = await refresher.get_valid_token("alice")
         assert await refresher.load_tokens("alice") == renewed
@@ -132,16 +130,15 @@ async def test_t8_waiting_for_a_lease_held_elsewhere_keeps_no_slot_from_other_us
 
 
 async def test_s6_a_flight_that_never_gets_a_slot_ends_too_and_says_that_nothing_was_sent(
-    fake: FakeProvider, provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
+    fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
 ) -> None:
     policy = RefreshPolicy(max_concurrent_renewals=1)
-    async with TokenRefresher(provider, policy=policy) as refresher:
+    async with TokenRefresher(provider, policy=policy, _limits=Limits(turn_timeout=0.05)) as refresher:
         for user_id in ("alice", "bob"):
             await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
         with fake.hold(user_id="alice") as gate:
             slow = asyncio.create_task(refresher.get_valid_token("alice"))
             await gate.reached()
-            monkeypatch.setattr(failures, "FLIGHT_DEADLINE_SECONDS", 0.05)
             with pytest.raises(ProviderUnavailable, match="nothing was sent") as caught:
                 await refresher.get_valid_token("bob")
         assert caught.value.code == "overloaded"

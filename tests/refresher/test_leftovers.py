@@ -25,7 +25,7 @@ from tokenflight import (
     TokenSet,
     Version,
 )
-from tokenflight._core import backoff, cache
+from tokenflight._core.limits import Limits
 
 
 class FailingProvider(Minting):
@@ -110,7 +110,7 @@ async def _unsaved_and_saved(refresher: TokenRefresher, store: ForgetfulStore, u
     store.full = True
     await refresher.get_valid_token(user_id)
     store.full = False
-    while refresher._unsaved.get(user_id) is not None:  # noqa: ASYNC110 - it happens in the background
+    while refresher._state.cache.is_pinned(user_id):  # noqa: ASYNC110 - it happens in the background
         await asyncio.sleep(0.1)
 
 
@@ -130,27 +130,27 @@ async def _unsaved_and_saved(refresher: TokenRefresher, store: ForgetfulStore, u
 )
 def test_l2_nothing_is_left_of_users_who_come_once(
     clock: time_machine.Traveller,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     visit: Visit,
 ) -> None:
     caplog.set_level(logging.CRITICAL)  # pytest keeps every record
     # Small enough to be full before the base line is taken.
-    monkeypatch.setattr(backoff, "MAX_TRACKED_USERS", 100)
-    monkeypatch.setattr(cache, "MAX_REJECTED_USERS", 100)
 
     async def main() -> tuple[int, int]:
         provider = FailingProvider()
         store = ForgetfulStore(provider)
         policy = RefreshPolicy(max_cached_users=100)
-        async with TokenRefresher(provider, store, policy=policy) as refresher:
+        async with TokenRefresher(
+            provider, store, policy=policy, _limits=Limits(max_backoff_users=100, max_rejected_users=100)
+        ) as refresher:
 
             async def blocks_after(users: range) -> int:
                 for start in range(users.start, users.stop, 50):
                     visits = (store.visit(visit, refresher, f"user-{start + n}") for n in range(50))
                     await asyncio.gather(*visits)
-                assert flights_of(refresher) == len(refresher._unsaved._kept) == len(refresher._records._locks) == 0
-                assert max(len(refresher._cool_downs._by_user), len(refresher._memory._rejected)) <= 100
+                state = refresher._state
+                assert flights_of(refresher) == len(state.pending._saves) == len(state.records._login_locks) == 0
+                assert max(len(state.backoff._by_user), len(state.cache._rejected)) <= 100
                 gc.collect()
                 return sys.getallocatedblocks()
 

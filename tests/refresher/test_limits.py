@@ -32,10 +32,10 @@ from tokenflight import (
     TokenStore,
     Version,
 )
-from tokenflight._core.failures import FLIGHT_DEADLINE_SECONDS
-from tokenflight._core.pending import LONGEST_PAUSE_SECONDS
-from tokenflight._core.records import STORE_TIMEOUT_SECONDS
+from tokenflight._core.limits import Limits
 from tokenflight.testing import FakeProvider, RateLimited, ServerError
+
+LIMITS = Limits()
 
 
 class MoodyProvider(Minting):
@@ -93,7 +93,7 @@ class TestDeadlines:
             async with TokenRefresher(provider, store) as refresher:
                 outcomes = await asyncio.gather(*map(refresher.get_valid_token, users), return_exceptions=True)
                 assert {getattr(outcome, "code", None) for outcome in outcomes} <= {"deadline_exceeded", "overloaded"}
-                assert seconds() == pytest.approx(FLIGHT_DEADLINE_SECONDS)
+                assert seconds() == pytest.approx(LIMITS.provider_timeout)
                 assert provider.requests == min(waits, 32)
                 assert (flights_of(refresher), provider.under_way) == (0, 0)
                 provider.seconds = 1
@@ -120,7 +120,7 @@ class TestDeadlines:
                 store.stuck.add(operation)
                 callers = (refresher.get_valid_token("alice") for _ in range(3))
                 outcomes = await asyncio.gather(*callers, return_exceptions=True)
-                assert 0 < seconds() <= 2 * STORE_TIMEOUT_SECONDS
+                assert 0 < seconds() <= 2 * LIMITS.store_timeout
                 if operation in {"replace", "release"}:
                     assert outcomes == [renewed_of("alice")] * 3
                 else:
@@ -149,7 +149,7 @@ class TestDeadlines:
             assert await refresher.get_valid_token("alice") == renewed_of("alice")
             with pytest.raises(StoreUnavailable, match="'alice'"):
                 await refresher.aclose()
-            assert seconds() <= 4 * STORE_TIMEOUT_SECONDS
+            assert seconds() <= 4 * LIMITS.store_timeout
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         run_in_virtual_time(clock, main)
@@ -181,7 +181,7 @@ class TestDeadlines:
 
         run_in_virtual_time(clock, main)
         pauses = [later - earlier for earlier, later in pairwise(tried)]
-        longest = [min(0.1 * 2**n, LONGEST_PAUSE_SECONDS) for n in range(14)]
+        longest = [min(0.1 * 2**n, LIMITS.longest_save_pause) for n in range(14)]
         assert all(most / 2 <= pause <= most + 0.01 for pause, most in zip(pauses, longest, strict=True))
 
     def test_t6_no_request_is_cut_short_because_its_flight_had_to_wait_for_its_turn(

@@ -29,7 +29,7 @@ from tokenflight import (
     TokenStore,
     Version,
 )
-from tokenflight._core import records
+from tokenflight._core.limits import Limits
 from tokenflight.testing import DropReply, FakeProvider, ServerError
 
 KEY = TokenKey(Minting.name, "alice")
@@ -105,14 +105,13 @@ async def test_x9_x10_the_retry_of_a_first_record_undoes_neither_logout_nor_logi
         reached = asyncio.Event()
         go = asyncio.Event()
 
-        async def save(self, key: TokenKey, record: StoredTokens) -> None:
-            if record.tokens.access_token != "login":
-                self.attempts += 1
-                if self.attempts == 1:
-                    raise StoreUnavailable("down")
-                self.reached.set()
-                await self.go.wait()
-            await super().save(key, record)
+        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+            self.attempts += 1
+            if self.attempts == 1:
+                raise StoreUnavailable("down")
+            self.reached.set()
+            await self.go.wait()
+            await super().replace(key, record, expected=expected)
 
     store = Creating()
     async with TokenRefresher(Minting(), store) as refresher:
@@ -190,13 +189,12 @@ async def test_x10_a_login_elsewhere_that_is_due_itself_is_renewed_before_it_is_
 
 
 async def test_a_store_that_hangs_delays_a_user_with_a_valid_token_once_and_not_on_every_call(
-    fake: FakeProvider, provider: OIDCProvider, store: Failing, monkeypatch: pytest.MonkeyPatch
+    fake: FakeProvider, provider: OIDCProvider, store: Failing
 ) -> None:
-    monkeypatch.setattr(records, "STORE_TIMEOUT_SECONDS", 0.05)
     tokens = login(fake, "alice")
-    async with TokenRefresher(provider, store) as refresher:
+    async with TokenRefresher(provider, store, _limits=Limits(store_timeout=0.05)) as refresher:
         await refresher.save_tokens("alice", tokens)
-        refresher._memory.keep("alice", StoredTokens(tokens, Version("1")), time.time() - 61)  # no longer trusted
+        refresher._state.cache.keep("alice", StoredTokens(tokens, Version("1")), time.time() - 61)  # no longer trusted
         store.hanging.add("load")
         for _ in range(20):
             assert await refresher.get_valid_token("alice") == tokens

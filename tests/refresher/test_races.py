@@ -26,9 +26,9 @@ from tokenflight import (
     TokenStore,
     Version,
 )
-from tokenflight._core import cache, failures, pending, records
-from tokenflight._core.backoff import CoolDowns
-from tokenflight._core.cache import Memory
+from tokenflight._core.backoff import Backoff
+from tokenflight._core.cache import TokenCache
+from tokenflight._core.limits import Limits
 from tokenflight.policy import user_jitter
 from tokenflight.testing import FakeProvider, RateLimited, ServerError
 
@@ -182,10 +182,7 @@ async def test_x10_a_login_wins_over_a_grant_that_needs_no_record(store: Scripte
         assert await refresher.load_tokens("alice") == latest
 
 
-async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_token(
-    monkeypatch: pytest.MonkeyPatch, store: ScriptedStore
-) -> None:
-    monkeypatch.setattr(failures, "FLIGHT_DEADLINE_SECONDS", 0.02)
+async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_token(store: ScriptedStore) -> None:
 
     class Stubborn:
         name = "stubborn"
@@ -197,7 +194,7 @@ async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_to
                 return TokenSet("new", refresh_token="rotated")
             raise AssertionError("the deadline did not come")
 
-    async with TokenRefresher(Stubborn(), store) as refresher:
+    async with TokenRefresher(Stubborn(), store, _limits=Limits(provider_timeout=0.02)) as refresher:
         await refresher.save_tokens("alice", TokenSet("old", refresh_token="spent", expires_at=1.0))
         assert (await refresher.get_valid_token("alice")).refresh_token == "rotated"
         stored = await refresher.load_tokens("alice")
@@ -292,11 +289,12 @@ async def test_x10_a_login_during_a_cold_read_is_what_the_waiters_get(
 
 
 async def test_p1_nobody_else_gets_the_lease_while_the_store_holds_a_spent_refresh_token(
-    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore
 ) -> None:
-    monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr(pending, "FIRST_PAUSE_SECONDS", 60.0)
-    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
+    async with (
+        TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05, first_save_pause=60.0)) as here,
+        TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05, first_save_pause=60.0)) as there,
+    ):
         await here.save_tokens("alice", login(fake, "alice", life_left=-1))
         store.failing.add("replace")
         await here.get_valid_token("alice")
@@ -330,11 +328,11 @@ class SlowToCreate(ScriptedStore):
         self.reached = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if not self.reached.is_set():
             self.reached.set()
             await self.go.wait()
-        await super().save(key, record)
+        await super().replace(key, record, expected=expected)
 
 
 @pytest.mark.parametrize("what", ["x9 logout", "x10 login"])
@@ -601,10 +599,10 @@ async def test_a_provider_that_issues_the_rejected_token_once_more_is_not_asked_
 
 
 def test_s11_a_token_issued_once_more_brings_no_other_rejected_one_back() -> None:
-    memory = Memory(RefreshPolicy())
+    memory = TokenCache(RefreshPolicy(), Limits(max_rejected_users=2))
     for access_token in ("one", "two"):
         memory.reject("alice", access_token)
-    memory.vouch("alice", TokenSet("two"))
+    memory.clear_rejection("alice", TokenSet("two"))
     assert memory.is_rejected("alice", TokenSet("one"))
     assert not memory.is_rejected("alice", TokenSet("two"))
 
@@ -644,7 +642,7 @@ async def test_t5_during_a_pause_a_caller_with_a_need_gets_what_a_sibling_has_re
 
 
 def test_t5_a_shorter_retry_after_does_not_end_a_longer_one() -> None:
-    pauses = CoolDowns()
+    pauses = Backoff(Limits())
     pauses.hold_provider(NOW, 60.0)
     pauses.hold_provider(NOW, 1.0)
     assert pauses.remaining("alice", NOW + 30) == 30
@@ -776,11 +774,8 @@ async def test_t8_a_token_that_is_not_aging_for_its_user_is_not_renewed_for_who_
     assert fake.requests() == 0
 
 
-def test_l2_of_users_with_rejected_tokens_the_one_rejected_longest_ago_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(cache, "MAX_REJECTED_USERS", 2)
-    memory = Memory(RefreshPolicy())
+def test_l2_of_users_with_rejected_tokens_the_one_rejected_longest_ago_is_forgotten() -> None:
+    memory = TokenCache(RefreshPolicy(), Limits(max_rejected_users=2))
     for user_id in ("alice", "bob", "alice", "carol"):
         memory.reject(user_id, "access")
     rejected = [user_id for user_id in ("alice", "bob", "carol") if memory.is_rejected(user_id, TokenSet("access"))]

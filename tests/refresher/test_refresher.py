@@ -28,7 +28,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight._core import records
+from tokenflight._core.limits import Limits
 from tokenflight.testing import (
     Delay,
     DropReply,
@@ -277,11 +277,10 @@ class TestSharedStore:
         assert fake.requests() == 1
 
     async def test_x5_a_wait_for_the_lease_that_is_too_long_ends_with_what_a_sibling_stored_meanwhile(
-        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore
     ) -> None:
-        monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.05)
         key = TokenKey(provider.name, "alice")
-        async with TokenRefresher(provider, store) as refresher:
+        async with TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05)) as refresher:
             await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
             async with store.lease(key, timeout=1):
                 caller = asyncio.create_task(refresher.get_valid_token("alice"))
@@ -292,10 +291,9 @@ class TestSharedStore:
         assert fake.requests() == 0
 
     async def test_x5_a_wait_for_the_lease_that_brings_nothing_is_a_transient_error(
-        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore
     ) -> None:
-        monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.05)
-        async with TokenRefresher(provider, store) as refresher:
+        async with TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05)) as refresher:
             await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
             async with store.lease(TokenKey(provider.name, "alice"), timeout=1):
                 with pytest.raises(LeaseTimeout):
@@ -366,7 +364,8 @@ class TestSharedStore:
                 await caller
             assert caught.value.reason == "no_tokens"
             assert await there.load_tokens("alice") is None
-        assert [type(event) for event in events] == [RenewalDiscarded]
+        # The caller looks again after the logout, and finds nothing.
+        assert [type(event) for event in events] == [RenewalDiscarded, RenewalFailed]
 
     @pytest.mark.parametrize("where", ["here", "there"])
     async def test_x10_a_login_during_a_renewal_wins(
@@ -645,7 +644,7 @@ async def test_t5_a_pause_of_the_provider_does_not_hide_that_a_user_has_to_log_i
     if stored is not None:
         await refresher.save_tokens("alice", stored)
         await refresher.delete_tokens("nobody")
-        refresher._memory.drop_copy("alice")
+        refresher._state.cache.forget("alice")
     with pytest.raises(ReauthenticationRequired):
         await refresher.get_valid_token("alice")
     assert fake.requests() == 1

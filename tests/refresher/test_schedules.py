@@ -29,8 +29,11 @@ from tokenflight import (
     TokenSet,
     Version,
 )
-from tokenflight._core.course import Course, Landing, Need
-from tokenflight._core.pending import Renewal
+from tokenflight._core.outcome import Outcome
+from tokenflight._core.pending import Successor
+from tokenflight._core.renewal import Renewal
+from tokenflight._core.requirement import Requirement
+from tokenflight._singleflight import Flight
 
 USER: Final = "alice"
 KEY: Final = TokenKey(StrictProvider.name, USER)
@@ -563,21 +566,26 @@ class StoreThatReplacesAnything(PausingStore):
 
 
 class PublishesBeforeItSaves(TokenRefresher):
-    """The bug: what the provider returned is in memory before it is in the store."""
+    """The bug: what the provider returned is in the cache before it is in the store."""
 
-    async def _save(self, course: Course, renewal: Renewal, lease: AsyncExitStack) -> Landing:
-        self._memory.keep(USER, StoredTokens(renewal.tokens, Version("not written yet")), time.time())
-        return await super()._save(course, renewal, lease)
+    def _start_renewal(self, user_id: str, requirement: Requirement) -> Flight[Outcome]:
+        class PublishingRenewal(Renewal):
+            async def _save(self, successor: Successor, lease: AsyncExitStack) -> Outcome:
+                self._state.cache.keep(USER, successor.record, time.time())
+                return await super()._save(successor, lease)
+
+        renewal = PublishingRenewal(self._state, KEY, requirement)
+        return self._state.flights.start(user_id, renewal.run, serves_all=requirement == Requirement())
 
 
 class CancelsFlightsWithTheirWaiters(TokenRefresher):
     """The bug: a waiter awaits the flight's task itself, unshielded, and takes it along when it is cancelled."""
 
-    async def _obtain(self, user_id: str, need: Need) -> TokenSet:
+    async def _obtain(self, user_id: str, requirement: Requirement) -> TokenSet:
         try:
-            return await super()._obtain(user_id, need)
+            return await super()._obtain(user_id, requirement)
         except asyncio.CancelledError:
-            for task in self._flights._tasks:
+            for task in self._state.flights._tasks:
                 task.cancel()
             raise
 

@@ -24,7 +24,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight._core import failures
+from tokenflight._core.limits import Limits
 from tokenflight.httpx import BearerAuth
 from tokenflight.testing import DropReply, FakeProvider, ServerError
 
@@ -154,18 +154,17 @@ async def test_s5_nothing_is_held_while_an_api_request_is_outstanding(
 
 
 async def test_s6_a_flight_that_hangs_ends_at_its_deadline_and_the_user_is_not_stuck(
-    fake: FakeProvider, refresher: TokenRefresher, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
+    fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
 ) -> None:
-    monkeypatch.setattr(failures, "FLIGHT_DEADLINE_SECONDS", 0.05)
-    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-    with fake.hold():
-        with pytest.raises(ProviderUnavailable) as caught:
-            await refresher.get_valid_token("alice")
-        assert caught.value.code == "deadline_exceeded"
-    clock.shift(60)
-    monkeypatch.undo()
-    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-    assert (await refresher.get_valid_token("alice")).access_token
+    async with TokenRefresher(provider, _limits=Limits(provider_timeout=0.2)) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        with fake.hold():
+            with pytest.raises(ProviderUnavailable) as caught:
+                await refresher.get_valid_token("alice")
+            assert caught.value.code == "deadline_exceeded"
+        clock.shift(60)
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        assert (await refresher.get_valid_token("alice")).access_token
 
 
 async def test_s7_late_401s_get_the_new_token_and_cause_no_further_renewal(

@@ -32,7 +32,7 @@ from tokenflight import (
     TokenSet,
     Version,
 )
-from tokenflight._core import pending, records
+from tokenflight._core.limits import Limits
 from tokenflight.testing import FakeProvider
 
 
@@ -91,13 +91,10 @@ class ReconnectingStore(MemoryTokenStore):
         return deleted
 
 
-async def test_s6_a_logout_at_the_moment_a_save_fails_leaves_no_lease_behind(
-    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.1)
+async def test_s6_a_logout_at_the_moment_a_save_fails_leaves_no_lease_behind(clock: time_machine.Traveller) -> None:
     store = ReconnectingStore()
     await stored(store, "alice")
-    async with TokenRefresher(Minting(), store) as refresher:
+    async with TokenRefresher(Minting(), store, _limits=Limits(lease_timeout=0.1)) as refresher:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         while store.waiting < 1:  # noqa: ASYNC110 - turn by turn
             await asyncio.sleep(0)
@@ -189,13 +186,11 @@ KEY = TokenKey(Minting.name, "alice")
 
 
 async def test_s6_a_logout_ends_the_retries_of_a_renewal_though_the_store_is_still_full(
-    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+    clock: time_machine.Traveller,
 ) -> None:
-    monkeypatch.setattr(records, "LEASE_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(pending, "FIRST_PAUSE_SECONDS", 60.0)
     store = FailingStore("replace")
     await stored(store, "alice")
-    async with TokenRefresher(Minting(), store) as refresher:
+    async with TokenRefresher(Minting(), store, _limits=Limits(lease_timeout=0.3, first_save_pause=60.0)) as refresher:
         await refresher.get_valid_token("alice")
         await refresher.delete_tokens("alice")
         await refresher.save_tokens("alice", EXPIRED)
@@ -310,7 +305,7 @@ async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
         await refresher.get_valid_token("alice")
         await store.reached.wait()
         await refresher.save_tokens("alice", latest := TokenSet("login", expires_at=NOW + 3600))
-        saving = list(refresher._unsaved._tasks)
+        saving = list(refresher._state.pending._tasks)
         store.go.set()
         await asyncio.gather(*saving)
         assert await refresher.get_valid_token("alice") == latest

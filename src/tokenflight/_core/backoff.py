@@ -1,12 +1,9 @@
-"""Back-off after a failure: when a user's token set, or a whole provider, may be tried again."""
+"""Pauses after failures: when a user's token set, or any at the provider, may be renewed again."""
 
 import random
 from dataclasses import dataclass
-from typing import Final
 
-FIRST_PAUSE_SECONDS: Final = 1.0
-LONGEST_PAUSE_SECONDS: Final = 60.0
-MAX_TRACKED_USERS: Final = 10_000
+from tokenflight._core.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +17,14 @@ class _Pause:
         return self.until - now if self.since <= now < self.until else 0.0
 
 
-class CoolDowns:
+class Backoff:
     """Pauses per user, exponential with jitter, and one for the provider where it asked for it.
 
-    All times are POSIX seconds. At most `MAX_TRACKED_USERS` pauses are kept; the oldest give way.
+    All times are POSIX seconds. At most `max_backoff_users` pauses are kept; the oldest are dropped first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._by_user: dict[str, _Pause] = {}
         self._provider = _Pause(0, 0.0, 0.0)
 
@@ -37,22 +35,22 @@ class CoolDowns:
         return remaining if pause is None else max(remaining, pause.remaining(now))
 
     def provider_remaining(self, now: float) -> float:
-        """How many seconds the provider still wants everybody to wait; zero if not at all."""
+        """How many seconds the provider still wants all users to wait; zero if not at all."""
         return self._provider.remaining(now)
 
     def failed(self, user_id: str, now: float) -> None:
         """Start the next, longer pause of `user_id`."""
-        previous = self._by_user.pop(user_id, None)
+        previous = self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         failures = 1 if previous is None else previous.failures + 1
-        longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE_SECONDS)
+        longest = min(self._limits.first_backoff * 2.0 ** min(failures - 1, 30), self._limits.longest_backoff)
         # Jitter, so that users who failed together do not come back together.
         seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
         self._by_user[user_id] = _Pause(failures, now, now + seconds)
-        if len(self._by_user) > MAX_TRACKED_USERS:
+        if len(self._by_user) > self._limits.max_backoff_users:
             del self._by_user[next(iter(self._by_user))]
 
     def hold_provider(self, now: float, seconds: float) -> None:
-        """Make everybody wait for `seconds`, as the provider asked."""
+        """Make all users wait for `seconds`, which the provider asked for."""
         if seconds > self._provider.remaining(now):
             self._provider = _Pause(1, now, now + seconds)
 

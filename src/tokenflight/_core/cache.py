@@ -1,111 +1,142 @@
-"""What a refresher remembers: copies of records, ready for a fast path of one look-up, and rejected access tokens."""
+"""What a refresher remembers: records, ready for a fast path of one look-up, and rejected access tokens."""
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final, Self
 
+from tokenflight._core.limits import Limits
 from tokenflight.policy import RefreshPolicy, fresh_until, user_jitter
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenSet
 
-MAX_REJECTED_USERS: Final = 10_000
-MAX_REJECTED_PER_USER: Final = 4
-
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """A record as read or written at `since`. All times are POSIX seconds.
+class CacheEntry:
+    """A record as read or written at `since`. All times are POSIX seconds, `ttl` is in seconds.
 
-    From `since` to `fast_until` its token set is returned without a further thought: it is fresh, and the copy is
-    trusted. For `trusted_seconds` the store need not be read again. `spent` is the refresh token that this record's
-    one replaced, None where unknown.
+    From `since` to `fresh_until` the fast path returns its token set for the default target without a full check. For
+    `ttl` the store need not be read again. `spent` is the refresh token that this record's one replaced, None where
+    unknown. `pinned` marks a record that could not be stored yet: this entry is the only copy of it.
     """
 
     record: StoredTokens
     since: float
-    fast_until: float
-    trusted_seconds: float
+    fresh_until: float
+    ttl: float
     spent: str | None = None
+    pinned: bool = False
 
     @property
     def tokens(self) -> TokenSet:
-        """The token set in the record."""
+        """The record's token set for the default target."""
         return self.record.tokens
 
-    @classmethod
-    def of_unsaved(cls, record: StoredTokens) -> Self:
-        """A copy that is newer than what the store holds, and so is trusted before it."""
-        return cls(record, since=0.0, fast_until=-math.inf, trusted_seconds=math.inf)
-
     def is_fresh(self, now: float) -> bool:
-        """Whether the token set may be returned at `now` without a further thought."""
-        return self.since <= now <= self.fast_until
+        """Whether the token set may be returned at `now` without a full check."""
+        return self.since <= now <= self.fresh_until
 
-    def is_trusted(self, now: float) -> bool:
+    def is_current(self, now: float) -> bool:
         """Whether the store need not be read again at `now`."""
-        # Before `since`, the clock was set back: how old the copy is can't be told.
-        return self.since <= now <= self.since + self.trusted_seconds
+        # Before `since`, the clock was set back: the age of the entry is unknown. A pinned record is newer at any age.
+        return self.pinned or self.since <= now <= self.since + self.ttl
 
     def supersedes(self, tokens: TokenSet) -> bool:
         """Whether `tokens` is the set in the record or one that came before it."""
         return self.record.tokens.supersedes(tokens, spent=self.spent)
 
 
-class Memory:
-    """The copies, at most `policy.max_cached_users`; the one written longest ago gives way.
+class TokenCache:
+    """One entry a user, at most `policy.max_cached_users`; the one written longest ago is evicted.
 
-    Of each user, the last few access tokens that APIs rejected are remembered too.
+    The cache also remembers the last few access tokens of each user that an API rejected.
     """
 
-    def __init__(self, policy: RefreshPolicy) -> None:
+    def __init__(self, policy: RefreshPolicy, limits: Limits) -> None:
         self._policy = policy
+        self._limits = limits
+        self._ttl = math.inf if policy.cache_ttl is None else policy.cache_ttl
         self._rejected: dict[str, tuple[str, ...]] = {}
-        self.copies: dict[str, Copy] = {}
+        self.entries: dict[str, CacheEntry] = {}
 
     def keep(self, user_id: str, record: StoredTokens, read_at: float, *, spent: str | None = None) -> None:
-        """Keep a copy of `record`, as it was at `read_at`, which was renewed with the refresh token `spent`."""
-        previous = self.copies.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
-        if spent is None and previous is not None and previous.tokens.refresh_token == record.tokens.refresh_token:
-            spent = previous.spent
-        trusted_seconds = math.inf if self._policy.cache_ttl is None else self._policy.cache_ttl
-        fast_until = fresh_until(record.tokens, self._policy, jitter=user_jitter(user_id))
-        if self.is_rejected(user_id, record.tokens):
-            fast_until = -math.inf
-        self.copies[user_id] = Copy(record, read_at, min(fast_until, read_at + trusted_seconds), trusted_seconds, spent)
-        if len(self.copies) > self._policy.max_cached_users:
-            del self.copies[next(iter(self.copies))]
+        """Keep `record`, as it was at `read_at`, which was renewed with the refresh token `spent`."""
+        self._put(user_id, record, read_at, self._ttl, spent=spent)
 
-    def drop_copy(self, user_id: str) -> None:
-        """Drop the copy, so that the store is read next time."""
-        self.copies.pop(user_id, None)
+    def pin(self, user_id: str, record: StoredTokens, renewed_at: float, *, spent: str | None) -> None:
+        """Keep `record` until `unpin`, in place of what the store has: it can't be stored yet."""
+        self._put(user_id, record, renewed_at, math.inf, spent=spent, pinned=True)
 
-    def distrust_copy(self, user_id: str) -> None:
-        """Let the store be read next time, but go on knowing which refresh token is spent."""
-        if (copy := self.copies.get(user_id)) is not None:
-            self.copies[user_id] = replace(copy, fast_until=-math.inf, trusted_seconds=-math.inf)
+    def unpin(self, user_id: str) -> None:
+        """Drop a pinned record: a login or logout has taken its place."""
+        if self.is_pinned(user_id):
+            del self.entries[user_id]
+
+    def is_pinned(self, user_id: str) -> bool:
+        """Whether the record of `user_id` could not be stored yet."""
+        entry = self.entries.get(user_id)
+        return entry is not None and entry.pinned
+
+    def forget(self, user_id: str) -> None:
+        """Drop the entry, unless it is pinned, so that the store is read next time."""
+        if not self.is_pinned(user_id):
+            self.entries.pop(user_id, None)
+
+    def mark_stale(self, user_id: str) -> None:
+        """Let the store be read next time, but keep in mind which refresh token is spent."""
+        entry = self.entries.get(user_id)
+        if entry is not None and not entry.pinned:  # pinned: the store has only the spent refresh token
+            self.entries[user_id] = replace(entry, fresh_until=-math.inf, ttl=-math.inf)
 
     def reject(self, user_id: str, access_token: str) -> None:
         """Remember that an API rejected `access_token`."""
-        copy = self.copies.get(user_id)
-        if copy is not None and copy.tokens.access_token == access_token:
-            self.copies[user_id] = replace(copy, fast_until=-math.inf)
-        rejected = self._rejected.pop(user_id, ())
+        entry = self.entries.get(user_id)
+        if entry is not None and entry.tokens.access_token == access_token:
+            self.entries[user_id] = replace(entry, fresh_until=-math.inf)
+        rejected = self._rejected.pop(user_id, ())  # taken out first, so that it goes to the end of the dict
         if access_token not in rejected:
             rejected = (*rejected, access_token)
-        latest = rejected[-MAX_REJECTED_PER_USER:]
-        if copy is not None and copy.tokens.access_token in rejected[:-MAX_REJECTED_PER_USER]:
-            latest = (copy.tokens.access_token, *latest)  # the one that could be handed out again is never forgotten
+        bound = self._limits.max_rejected_per_user
+        latest = rejected[-bound:]
+        if entry is not None and entry.tokens.access_token in rejected[:-bound]:
+            latest = (entry.tokens.access_token, *latest)  # never forget the one that could be handed out again
         self._rejected[user_id] = latest
-        if len(self._rejected) > MAX_REJECTED_USERS:
+        if len(self._rejected) > self._limits.max_rejected_users:
             del self._rejected[next(iter(self._rejected))]
 
     def is_rejected(self, user_id: str, tokens: TokenSet) -> bool:
         """Whether an API rejected the access token in `tokens`."""
         return tokens.access_token in self._rejected.get(user_id, ())
 
-    def vouch(self, user_id: str, tokens: TokenSet) -> None:
+    def clear_rejection(self, user_id: str, tokens: TokenSet) -> None:
         """Forget a rejection of the access token in `tokens`: the provider has just issued it, perhaps once more."""
         if self.is_rejected(user_id, tokens):
             others = tuple(token for token in self._rejected.pop(user_id) if token != tokens.access_token)
             if others:
                 self._rejected[user_id] = others
+
+    def _put(
+        self,
+        user_id: str,
+        record: StoredTokens,
+        since: float,
+        ttl: float,
+        *,
+        spent: str | None,
+        pinned: bool = False,
+    ) -> None:
+        previous = self.entries.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
+        if spent is None and previous is not None and previous.tokens.refresh_token == record.tokens.refresh_token:
+            spent = previous.spent
+        if self.is_rejected(user_id, record.tokens):
+            until = -math.inf
+        else:
+            until = min(fresh_until(record.tokens, self._policy, jitter=user_jitter(user_id)), since + ttl)
+        self.entries[user_id] = CacheEntry(record, since, until, ttl, spent, pinned)
+        if len(self.entries) > self._policy.max_cached_users:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop the entry written longest ago that is not pinned."""
+        for user_id, entry in self.entries.items():
+            if not entry.pinned:
+                del self.entries[user_id]
+                return

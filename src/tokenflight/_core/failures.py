@@ -1,6 +1,4 @@
-"""The errors a refresher itself raises, worded in one place: what happened, for whom, and what to do next."""
-
-from typing import Final
+"""The errors that a refresher itself raises, worded in one place: what happened, for whom, and what to do next."""
 
 from tokenflight.errors import (
     ConfigurationError,
@@ -12,9 +10,6 @@ from tokenflight.errors import (
     TokenRefreshError,
 )
 from tokenflight.tokens import TokenKey
-
-FLIGHT_DEADLINE_SECONDS: Final = 120.0
-"""How long a flight waits for its turn, and then, anew, for the provider's answer."""
 
 
 def closed() -> ConfigurationError:
@@ -51,13 +46,23 @@ def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:
     )
 
 
-def deadline_exceeded(key: TokenKey, *, asked: bool) -> ProviderUnavailable:
-    """A flight ended without the provider's answer, or did not even come to ask."""
-    outcome = "whether the provider acted is unknown" if asked else "nothing was sent, as others were waiting too"
+def overloaded(key: TokenKey, seconds: float) -> ProviderUnavailable:
+    """A flight did not get its turn."""
     return ProviderUnavailable(
-        f"the renewal for user {key.user_id!r} at {key.provider} took longer than {FLIGHT_DEADLINE_SECONDS:.0f} s; "
-        f"{outcome}; try again later",
-        code="deadline_exceeded" if asked else "overloaded",
+        f"the renewal for user {key.user_id!r} at {key.provider} waited for longer than {seconds:.0f} s; "
+        "nothing was sent, because too many other renewals are waiting too; try again later",
+        code="overloaded",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+
+
+def deadline_exceeded(key: TokenKey, seconds: float) -> ProviderUnavailable:
+    """A flight ended without the provider's answer."""
+    return ProviderUnavailable(
+        f"the renewal for user {key.user_id!r} at {key.provider} took longer than {seconds:.0f} s; "
+        "whether the provider acted is unknown; try again later",
+        code="deadline_exceeded",
         user_id=key.user_id,
         provider=key.provider,
     )
@@ -74,16 +79,6 @@ def refused_before(key: TokenKey) -> ReauthenticationRequired:
     )
 
 
-def logged_out(key: TokenKey) -> ReauthenticationRequired:
-    """The record is gone."""
-    return ReauthenticationRequired(
-        f"user {key.user_id!r} was logged out at {key.provider} during the renewal; send the user through login again",
-        code="no_tokens",
-        user_id=key.user_id,
-        provider=key.provider,
-    )
-
-
 def still_unsaved(key: TokenKey) -> StoreUnavailable:
     """The store holds a spent refresh token, and the token set in memory has expired."""
     return StoreUnavailable(
@@ -94,7 +89,7 @@ def still_unsaved(key: TokenKey) -> StoreUnavailable:
 
 
 def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
-    """Somebody's own provider broke its contract."""
+    """A third party's provider broke its contract."""
     return InvalidProviderResponse(
         f"the provider {key.provider} must return a TokenSet from renew, not a {type(returned).__name__}",
         user_id=key.user_id,
@@ -102,8 +97,8 @@ def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     )
 
 
-def in_the_tree(exc: BaseException, key: TokenKey) -> TokenflightError:
-    """`exc` itself, or what stands for an exception that somebody's own provider let through."""
+def as_tokenflight_error(exc: BaseException, key: TokenKey) -> TokenflightError:
+    """`exc` itself, or an error of the tree in place of an exception that a third party's provider let through."""
     if isinstance(exc, TokenflightError):
         return exc
     unexpected = TokenRefreshError(

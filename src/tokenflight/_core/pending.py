@@ -1,4 +1,4 @@
-"""Renewed token sets that could not be stored yet: kept, with their lease, until they are."""
+"""Renewed token sets that could not be stored yet: kept, with their lease, until they are stored."""
 
 import asyncio
 import random
@@ -6,25 +6,25 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Final
 
+from tokenflight._core.cache import TokenCache
+from tokenflight._core.limits import Limits
 from tokenflight._core.records import Records
 from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError
 from tokenflight.events import RenewalDiscarded, SaveFailed, SaveRecovered, TokenEvent
-from tokenflight.stores.base import StoredTokens, Version
-from tokenflight.tokens import TokenKey, TokenSet
-
-FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 2.0
-"""Short, as a lease with a time limit may lapse meanwhile, and one small write is all it costs."""
+from tokenflight.stores.base import StoredTokens
+from tokenflight.tokens import TokenKey
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """A renewed token set, and the record it is to take the place of; None where there was none."""
+class Successor:
+    """A renewed record, and the record `before` that it replaces; None where there was none.
+
+    `started` is when its flight began, in monotonic seconds.
+    """
 
     key: TokenKey
-    tokens: TokenSet
+    record: StoredTokens
     before: StoredTokens | None
     started: float
 
@@ -33,135 +33,130 @@ class Renewal:
         """Seconds since the flight began."""
         return time.monotonic() - self.started
 
+    @property
+    def is_rotated(self) -> bool:
+        """Whether the provider returned another refresh token than the one it was sent."""
+        return self.record.tokens.refresh_token != self._sent
+
+    @property
+    def spent(self) -> str | None:
+        """The refresh token that the renewal used up; None if the provider did not rotate it."""
+        return self._sent if self.is_rotated else None
+
+    @property
+    def _sent(self) -> str | None:
+        return None if self.before is None else self.before.tokens.refresh_token
+
 
 @dataclass(slots=True, eq=False)
-class _Kept:
-    renewal: Renewal
+class _PendingSave:
+    successor: Successor
     lease: AsyncExitStack
     attempts: int = 1
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @property
-    def record(self) -> StoredTokens:
-        return StoredTokens(self.renewal.tokens, Version("unsaved"))
 
+class PendingSaves:
+    """Successors that could not be stored, each with a task that keeps the lease and tries again with back-off.
 
-class Unsaved:
-    """Renewals that could not be stored, each with a task that keeps the lease and tries again with back-off.
-
-    While one is kept, its spent refresh token can't be sent: nobody else gets the lease. `on_saved` is called with
-    the record once it is stored, `on_dropped` with its key if a login or logout was faster.
+    While one is pending, its record is pinned in the cache, and no process can send its spent refresh token: this
+    one has the lease. `_saves` has at most one entry a user, and ends with the failure of the store.
     """
 
     def __init__(
-        self,
-        records: Records,
-        *,
-        announce: Callable[[TokenEvent], None],
-        on_saved: Callable[[TokenKey, StoredTokens], None],
-        on_dropped: Callable[[TokenKey], None],
+        self, records: Records, cache: TokenCache, announce: Callable[[TokenEvent], None], limits: Limits
     ) -> None:
         self._records = records
+        self._cache = cache
         self._announce = announce
-        self._on_saved = on_saved
-        self._on_dropped = on_dropped
-        self._kept: dict[str, _Kept] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._limits = limits
+        self._saves: dict[str, _PendingSave] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks alive
         self._closing = False
 
-    def get(self, user_id: str) -> StoredTokens | None:
-        """The record of `user_id` as it would be if it could be stored."""
-        kept = self._kept.get(user_id)
-        return None if kept is None else kept.record
-
-    def keep(self, renewal: Renewal, lease: AsyncExitStack, error: TokenflightError) -> StoredTokens:
-        """Take over `renewal` and the `lease` under which it was made; return the record to serve meanwhile."""
-        user_id = renewal.key.user_id
-        kept = self._kept[user_id] = _Kept(renewal, lease)
-        task = asyncio.get_running_loop().create_task(self._save_until_stored(kept), name=f"tokenflight save {user_id}")
+    def add(self, successor: Successor, lease: AsyncExitStack, error: TokenflightError) -> None:
+        """Take over `successor` and the `lease` under which it was renewed."""
+        user_id = successor.key.user_id
+        save = self._saves[user_id] = _PendingSave(successor, lease)
+        self._cache.pin(user_id, successor.record, time.time(), spent=successor.spent)
+        task = asyncio.get_running_loop().create_task(self._save_until_stored(save), name=f"tokenflight save {user_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._tell(kept, error)
-        return kept.record
+        self._announce_failure(save, error)
 
     def drop(self, user_id: str) -> None:
-        """Give up the renewal of `user_id`: a login or logout has taken its place in the store."""
-        kept = self._kept.pop(user_id, None)
-        if kept is not None:
-            kept.wake.set()  # not cancelled: a task cancelled before its first step would never give the lease back
+        """Give up the successor of `user_id`: a login or logout has taken its place in the store."""
+        save = self._saves.pop(user_id, None)
+        if save is not None:
+            self._cache.unpin(user_id)
+            save.wake.set()  # not cancelled: a task cancelled before its first step would never release the lease
 
     async def aclose(self) -> None:
-        """Try once more to store what is kept.
+        """Try once more to store what is pending.
 
         Raises `StoreUnavailable` if that fails: the users it names have lost their refresh tokens.
         """
         self._closing = True
-        for kept in self._kept.values():
-            kept.wake.set()
+        for save in self._saves.values():
+            save.wake.set()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._kept:
-            users = ", ".join(repr(user_id) for user_id in sorted(self._kept)[:10])
+        if self._saves:
+            users = ", ".join(repr(user_id) for user_id in sorted(self._saves)[:10])
             raise StoreUnavailable(
-                f"renewed token sets of {len(self._kept)} users could not be stored and are lost: {users}; these users "
-                "have to log in again",
+                f"renewed token sets of {len(self._saves)} users could not be stored and are lost: {users}; these "
+                "users have to log in again",
                 code="unsaved",
             )
 
-    async def _save_until_stored(self, kept: _Kept) -> None:
-        key, pause = kept.renewal.key, FIRST_PAUSE_SECONDS
-        async with kept.lease:  # kept for as long as the store holds a spent refresh token
+    async def _save_until_stored(self, save: _PendingSave) -> None:
+        pause = self._limits.first_save_pause
+        async with save.lease:  # held for as long as the store has a spent refresh token
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - not a secret
-                        await kept.wake.wait()
-                if not self._is_kept(kept):
+                        await save.wake.wait()
+                if not self._is_pending(save):
                     return
-                pause, last = min(pause * 2, LONGEST_PAUSE_SECONDS), self._closing
+                pause, is_last = min(pause * 2, self._limits.longest_save_pause), self._closing
                 try:
-                    record = await self._save(kept)
+                    stored = await self._try_to_save(save)
                 except TokenflightError as exc:
-                    kept.attempts += 1
-                    self._tell(kept, exc)
-                    if last:
+                    save.attempts += 1
+                    self._announce_failure(save, exc)
+                    if is_last:
                         return
-                    continue
-                if not self._is_kept(kept):
-                    return  # a login or logout came while it was being stored, and was told so already
-                del self._kept[key.user_id]
-                if record is None:
-                    self._announce(RenewalDiscarded(key.user_id, key.provider, kept.renewal.duration))
-                    self._on_dropped(key)
                 else:
-                    self._announce(
-                        SaveRecovered(key.user_id, key.provider, kept.renewal.duration, attempts=kept.attempts + 1)
-                    )
-                    self._on_saved(key, record)
-                return
+                    # A login or logout during the write has dropped this save, and has told the cache.
+                    if self._is_pending(save):
+                        self._end(save, stored)
+                    return
 
-    async def _save(self, kept: _Kept) -> StoredTokens | None:
+    async def _try_to_save(self, save: _PendingSave) -> StoredTokens | None:
         """Try once; None if a login or logout was faster."""
-        renewal = kept.renewal
+        key, record, before = save.successor.key, save.successor.record, save.successor.before
         try:
-            return await self._records.succeed(
-                renewal.key, renewal.tokens, renewal.before, wanted=lambda: self._is_kept(kept)
-            )
+            await self._records.put_successor(key, record, before, is_wanted=lambda: self._is_pending(save))
         except StoreConflict:
-            # The write that seemed to fail may have arrived: then the conflict is with ourselves.
-            current = await self._records.load(renewal.key)
-            return current if current is not None and current.tokens == renewal.tokens else None
+            # A write that seemed to fail may have arrived: then the conflict is with this very successor.
+            current = await self._records.load(key)
+            return current if current is not None and current.tokens == record.tokens else None
+        return record
 
-    def _is_kept(self, kept: _Kept) -> bool:
-        return self._kept.get(kept.renewal.key.user_id) is kept
+    def _end(self, save: _PendingSave, stored: StoredTokens | None) -> None:
+        successor, key = save.successor, save.successor.key
+        del self._saves[key.user_id]
+        if stored is None:
+            self._cache.unpin(key.user_id)
+            self._announce(RenewalDiscarded(key.user_id, key.provider, successor.duration))
+            return
+        self._cache.keep(key.user_id, stored, time.time(), spent=successor.spent)
+        attempts = save.attempts + 1
+        self._announce(SaveRecovered(key.user_id, key.provider, successor.duration, attempts=attempts))
 
-    def _tell(self, kept: _Kept, error: TokenflightError) -> None:
-        renewal = kept.renewal
-        self._announce(
-            SaveFailed(
-                renewal.key.user_id,
-                renewal.key.provider,
-                renewal.duration,
-                code=error.code,
-                attempts=kept.attempts,
-            )
-        )
+    def _is_pending(self, save: _PendingSave) -> bool:
+        return self._saves.get(save.successor.key.user_id) is save
+
+    def _announce_failure(self, save: _PendingSave, error: TokenflightError) -> None:
+        key, duration = save.successor.key, save.successor.duration
+        self._announce(SaveFailed(key.user_id, key.provider, duration, code=error.code, attempts=save.attempts))

@@ -1,13 +1,14 @@
-"""The records of one provider in a store, as a flight uses them: bound to their issuer, never waited for for ever."""
+"""The records of one provider in a store: bound to their issuer, and never waited for without a limit."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from tokenflight._core.limits import Limits
 from tokenflight._log import log
 from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreError, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import BaseProvider
@@ -16,45 +17,45 @@ from tokenflight.tokens import TokenKey, TokenSet
 
 T = TypeVar("T")
 
-LEASE_TIMEOUT_SECONDS: Final = 90.0
-"""Longer than the lease of a dead holder lasts in a store that has to wait for it."""
-
-STORE_TIMEOUT_SECONDS: Final = 10.0
-
 
 class Records:
     """Reads and writes the records of `provider` in `store`. Each call raises a `StoreError` where the store fails."""
 
-    def __init__(self, store: TokenStore, provider: BaseProvider) -> None:
+    def __init__(self, store: TokenStore, provider: BaseProvider, limits: Limits) -> None:
         self._store = store
         self._provider = provider.name
         self._issuer = provider.issuer
-        self._locks = WeakValueDictionary[str, asyncio.Lock]()  # each as long as somebody has or wants it
+        self._limits = limits
+        self._login_locks = WeakValueDictionary[str, asyncio.Lock]()  # each lives while a caller holds or awaits it
 
     def key(self, user_id: str) -> TokenKey:
         """The key of the record of `user_id`."""
         return TokenKey(self._provider, user_id)
 
-    def writing(self, user_id: str) -> asyncio.Lock:
-        """Guards who writes last where the store can't: logins and logouts, and what creates a record."""
-        return self._locks.setdefault(user_id, asyncio.Lock())
+    def login_lock(self, user_id: str) -> asyncio.Lock:
+        """Guards the order in which logins, logouts and the first record of a user are written.
+
+        Without it, a renewal could create a record between a logout's delete and the moment when the renewal learns
+        of that logout. The store can't tell the two apart: in both cases there is no record.
+        """
+        return self._login_locks.setdefault(user_id, asyncio.Lock())
 
     @asynccontextmanager
     async def lease(self, key: TokenKey, *, wait: bool) -> AsyncIterator[Lease]:
-        """The right to renew; raises `LeaseTimeout` if somebody else has it, at once or after a long `wait`.
+        """The right to renew; raises `LeaseTimeout` if another holder has it, at once or after a long `wait`.
 
-        Its end can neither fail nor hang.
+        Leaving the context never fails and never hangs.
         """
-        timeout = LEASE_TIMEOUT_SECONDS if wait else 0.0
+        timeout = self._limits.lease_timeout if wait else 0.0
         context = self._store.lease(key, timeout=timeout)
-        lease = await _in_time(context.__aenter__(), seconds=timeout + STORE_TIMEOUT_SECONDS)
+        lease = await self._in_time(context.__aenter__(), seconds=timeout + self._limits.store_timeout)
         try:
             yield lease
         finally:
             try:
-                await _in_time(context.__aexit__(None, None, None))
+                await self._in_time(context.__aexit__(None, None, None))
             except TokenflightError as exc:
-                # What was done under the lease counts; and the lease of one who can't be reached lapses.
+                # What was done under the lease counts; a lease whose release fails lapses.
                 log(
                     logging.WARNING,
                     "the lease on user %r at %s could not be given back (%s)",
@@ -64,8 +65,8 @@ class Records:
                 )
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
-        """The record, or None. Raises `ProviderMisconfigured` if it is another issuer's: its tokens stay here."""
-        record = await _in_time(self._store.load(key))
+        """The record, or None. Raises `ProviderMisconfigured` if another issuer's: its tokens are never sent here."""
+        record = await self._in_time(self._store.load(key))
         if record is not None and None not in (record.issuer, self._issuer) and record.issuer != self._issuer:
             raise ProviderMisconfigured(
                 f"the stored token set of user {key.user_id!r} was issued by {record.issuer}, but {key.provider} is "
@@ -77,55 +78,65 @@ class Records:
         return record
 
     async def save(self, key: TokenKey, tokens: TokenSet) -> StoredTokens:
-        """Write `tokens` whatever was there."""
+        """Write the `tokens` of a login, whatever was there; return the record."""
         record = StoredTokens(tokens, issuer=self._issuer)
-        await _in_time(self._store.save(key, record))
+        await self._in_time(self._store.save(key, record))
         return record
 
-    async def succeed(
-        self, key: TokenKey, tokens: TokenSet, before: StoredTokens | None, *, wanted: Callable[[], bool]
-    ) -> StoredTokens:
-        """Write `tokens` in place of those in the record `before` and of no others; None stands for there being none.
+    def successor(self, tokens: TokenSet, before: StoredTokens | None) -> StoredTokens:
+        """The record that holds `tokens` in place of those in `before`. Access tokens of other targets stay in it."""
+        if before is None:
+            return StoredTokens(tokens, issuer=self._issuer)
+        return StoredTokens(tokens, issuer=self._issuer, access_tokens=before.access_tokens)
 
-        Raises `StoreConflict` if a login or logout was faster. Those of this process are known by `wanted`, which is
-        asked before a record is created.
+    async def put_successor(
+        self, key: TokenKey, record: StoredTokens, before: StoredTokens | None, *, is_wanted: Callable[[], bool]
+    ) -> None:
+        """Write `record` in place of the record `before` and of no other; None stands for there being none.
+
+        Raises `StoreConflict` if a login or logout was faster. A login of another process is a record that the store
+        finds. A logout of this process leaves nothing to find: `is_wanted` tells whether there was none.
         """
         if before is None:
-            async with self.writing(key.user_id):
-                if not wanted() or await _in_time(self._store.load(key)) is not None:
-                    raise StoreConflict(f"user {key.user_id!r} has logged in or out at {key.provider} meanwhile")
-                return await self.save(key, tokens)
+            async with self.login_lock(key.user_id):
+                if not is_wanted():
+                    raise StoreConflict(f"user {key.user_id!r} has logged in or out at {key.provider} in the meantime")
+                await self._in_time(self._store.replace(key, record, expected=None))
+            return
         try:
-            return await self._replace(key, tokens, before)
+            await self._in_time(self._store.replace(key, record, expected=before.version))
         except StoreConflict:
             current = await self._load_or_none(key)
             if current is None or current.version == before.version or current.tokens != before.tokens:
                 raise
-            # No login: the same token set, marked as refused, or written under another key of encryption.
-            return await self._replace(key, tokens, current)
+            # No login: the same token set, marked as refused, or written under another encryption key.
+            await self._in_time(self._store.replace(key, record, expected=current.version))
 
     async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens | None:
         """Remember in the record that the provider refused its refresh token; return what the store holds then.
 
-        Then no other process sends it again, nor this one after a restart. Where somebody else wrote another refresh
-        token meanwhile, or logged the user out, nothing is marked.
+        From then on, no process sends that refresh token again. The record stays as it is where another process
+        stored another refresh token, or logged the user out.
         """
         current = await self.load(key)
         if current is None or current.tokens.refresh_token != record.tokens.refresh_token:
             return current
         refused = replace(current, version=new_version(), refused=True)
         try:
-            await _in_time(self._store.replace(key, refused, expected=current.version))
+            await self._in_time(self._store.replace(key, refused, expected=current.version))
         except StoreConflict:
             return await self.load(key)
         except StoreError:
-            return current  # not remembered, it is sent and refused once more: no harm
+            return current  # not remembered, the refresh token is sent and refused once more: no harm
         return refused
 
-    async def _replace(self, key: TokenKey, tokens: TokenSet, before: StoredTokens) -> StoredTokens:
-        record = StoredTokens(tokens, issuer=self._issuer, access_tokens=before.access_tokens)
-        await _in_time(self._store.replace(key, record, expected=before.version))
-        return record
+    def keys(self) -> AsyncIterator[TokenKey]:
+        """The keys of the provider's records. Errors that the store raises while it lists them pass through."""
+        return self._store.keys(self._provider)
+
+    async def delete(self, key: TokenKey) -> bool:
+        """Remove the record; say whether there was one."""
+        return await self._in_time(self._store.delete(key))
 
     async def _load_or_none(self, key: TokenKey) -> StoredTokens | None:
         try:
@@ -133,26 +144,20 @@ class Records:
         except TokenflightError:
             return None
 
-    def keys(self) -> AsyncIterator[TokenKey]:
-        """The keys of the provider's records. What a store raises while it lists them is its own."""
-        return self._store.keys(self._provider)
-
-    async def delete(self, key: TokenKey) -> bool:
-        """Remove the record; say whether there was one."""
-        return await _in_time(self._store.delete(key))
-
-
-async def _in_time(operation: Awaitable[T], *, seconds: float | None = None) -> T:
-    if seconds is None:
-        seconds = STORE_TIMEOUT_SECONDS
-    timeout = asyncio.timeout(seconds)
-    try:
-        async with timeout:
-            return await operation
-    except TokenflightError:
-        raise
-    except Exception as exc:
-        if timeout.expired():
-            raise StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout") from None
-        # A store of somebody else's that lets its engine's errors through.
-        raise StoreUnavailable(f"the store failed with {type(exc).__name__}; see the cause", code="unexpected") from exc
+    async def _in_time(self, operation: Awaitable[T], *, seconds: float | None = None) -> T:
+        """The result of `operation`. Its failures, and its taking too long, become errors of the tree."""
+        if seconds is None:
+            seconds = self._limits.store_timeout
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                return await operation
+        except TokenflightError:
+            raise
+        except Exception as exc:
+            if timeout.expired():
+                raise StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout") from None
+            # A third party's store that lets its engine's errors through.
+            raise StoreUnavailable(
+                f"the store failed with {type(exc).__name__}; see the cause", code="unexpected"
+            ) from exc

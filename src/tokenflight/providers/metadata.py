@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from copy import copy
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from tokenflight._singleflight import Flight, Flights, own_copy
+from tokenflight._singleflight import Flight, SingleFlight
 from tokenflight.errors import TokenflightError
 from tokenflight.providers._http import ProviderClient
 from tokenflight.providers.messages import DiscoveryDocument, Request, parse_discovery_reply
@@ -25,7 +26,9 @@ class Discovery:
         self._client = client
         self._provider = provider
         # A flight belongs to one event loop; a provider may be shared by refreshers on several.
-        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, Flights[DiscoveryDocument]] = WeakKeyDictionary()
+        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, SingleFlight[DiscoveryDocument]] = (
+            WeakKeyDictionary()
+        )
         self._document: DiscoveryDocument | None = None
         self._error: TokenflightError | None = None
         self._checked_at = 0.0
@@ -38,11 +41,11 @@ class Discovery:
         age = time.time() - self._checked_at
         if self._error is not None and 0 <= age < COOL_DOWN_SECONDS:
             if self._document is None:
-                raise own_copy(self._error)
+                raise copy(self._error)
             return self._document  # an outage of discovery is no outage while there is a document
         if self._document is not None and self._error is None and 0 <= age < MAX_AGE_SECONDS:
             return self._document
-        flights = self._flights.setdefault(asyncio.get_running_loop(), Flights())
+        flights = self._flights.setdefault(asyncio.get_running_loop(), SingleFlight())
         flight = flights.get(self._issuer) or flights.start(self._issuer, self._load)
         return await flight.result()
 

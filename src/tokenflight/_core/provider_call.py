@@ -1,0 +1,24 @@
+"""The call of a provider, which may be a third party's: whatever it raises becomes an error of the tree."""
+
+import asyncio
+
+from tokenflight._core import failures
+from tokenflight.providers.base import BaseProvider
+from tokenflight.tokens import TokenKey, TokenSet
+
+
+async def call_provider(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
+    """Let `provider` renew `tokens`; raises a `TokenflightError` unless a token set comes back."""
+    try:
+        renewed = await provider.renew(key.user_id, tokens)
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # The provider awaited something that was cancelled. The flight itself was not.
+        raise failures.as_tokenflight_error(exc, key)  # noqa: B904 - the cause is set
+    except Exception as exc:  # noqa: BLE001 - a third party's provider may raise anything
+        raise failures.as_tokenflight_error(exc, key)  # noqa: B904 - the cause is set
+    if not isinstance(renewed, TokenSet):
+        raise failures.no_token_set(key, renewed)
+    return renewed

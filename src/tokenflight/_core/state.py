@@ -1,0 +1,99 @@
+"""What all renewals of one refresher share."""
+
+import asyncio
+import time
+
+from tokenflight._core import failures
+from tokenflight._core.backoff import Backoff
+from tokenflight._core.cache import TokenCache
+from tokenflight._core.limits import Limits
+from tokenflight._core.outcome import Outcome
+from tokenflight._core.pending import PendingSaves
+from tokenflight._core.records import Records
+from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
+from tokenflight._singleflight import SingleFlight, detached_context
+from tokenflight.errors import TokenflightError
+from tokenflight.events import Listeners, TokenEvent, announce
+from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter
+from tokenflight.providers.base import BaseProvider
+from tokenflight.stores.base import TokenStore
+from tokenflight.tokens import TokenKey, TokenSet
+
+
+class RefresherState:
+    """The parts of a refresher, and the questions that need more than one of them.
+
+    `cache` has an entry a user, bounded by the policy. `flights` has one a user for as long as it lasts. `pending` has
+    one a user for as long as the store fails. `backoff` is bounded by the limits. Only the event loop's thread touches
+    them, and each change of one is made without an `await`: none needs a lock.
+    """
+
+    def __init__(
+        self, provider: BaseProvider, store: TokenStore, policy: RefreshPolicy, limits: Limits, listeners: Listeners
+    ) -> None:
+        self.provider = provider
+        self.policy = policy
+        self.limits = limits
+        self._listeners = listeners
+        self.records = Records(store, provider, limits)
+        self.cache = TokenCache(policy, limits)
+        self.backoff = Backoff(limits)
+        self.flights = SingleFlight[Outcome]()
+        self.pending = PendingSaves(self.records, self.cache, self.announce, limits)
+        self.reads = asyncio.Semaphore(limits.max_concurrent_reads)
+        self.renewals = asyncio.Semaphore(policy.max_concurrent_renewals)
+
+    def judge(
+        self, user_id: str, tokens: TokenSet, requirement: Requirement = NO_REQUIREMENT, *, later: float = 0.0
+    ) -> Freshness:
+        """Grade `tokens` for a caller with `requirement`, as of so many seconds `later`.
+
+        What the requirement excludes, and what an API has rejected, is EXPIRED: nothing can make it good.
+        """
+        excluded = requirement.excludes(tokens, spent=self._spent(user_id))
+        if excluded or self.cache.is_rejected(user_id, tokens):
+            return Freshness.EXPIRED
+        now = time.time() + later
+        return judge(tokens, self.policy, now, jitter=user_jitter(user_id), min_validity=requirement.min_validity)
+
+    def answers(self, user_id: str, outcome: Outcome, requirement: Requirement) -> bool:
+        """Whether the `outcome` of a flight that another caller started answers a caller with `requirement` too."""
+        if outcome.record is None:
+            return requirement.held is None  # the failure is shared, except with a caller who has more to offer
+        tokens = outcome.record.tokens
+        if outcome.error is None and not (outcome.renewed and not self.cache.is_rejected(user_id, tokens)):
+            return self.judge(user_id, tokens, requirement).is_good
+        # A renewal can't give more than it gave, and a failed one less: only a caller who holds a newer set asks again.
+        return not self.is_older_than_held(user_id, tokens, requirement)
+
+    def fallback(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet | None:
+        """The token set to serve although the renewal failed; None where the failure has to be raised."""
+        if outcome.error is None or outcome.error.code == "no_tokens":
+            return None  # after a logout, not even what the caller holds
+        tokens = requirement.held
+        record = outcome.record
+        if record is not None and not self.is_older_than_held(user_id, record.tokens, requirement):
+            tokens = record.tokens
+        if tokens is None or self.judge(user_id, tokens, requirement) is Freshness.EXPIRED:
+            return None
+        return tokens
+
+    def blocked_by(self, key: TokenKey) -> TokenflightError | None:
+        """Why the provider may not be asked now, or None if it may."""
+        if self.cache.is_pinned(key.user_id):
+            return failures.still_unsaved(key)
+        seconds = self.backoff.remaining(key.user_id, time.time())
+        return failures.cooling_down(key, seconds) if seconds else None
+
+    def announce(self, event: TokenEvent) -> None:
+        """Log `event` and tell the listeners. What a listener starts is no part of the flight that announces."""
+        with detached_context():
+            announce(event, self._listeners)
+
+    def is_older_than_held(self, user_id: str, tokens: TokenSet, requirement: Requirement) -> bool:
+        """Whether `tokens` is older than the token set that the caller holds."""
+        return requirement.excludes_as_older(tokens, spent=self._spent(user_id))
+
+    def _spent(self, user_id: str) -> str | None:
+        entry = self.cache.entries.get(user_id)
+        return None if entry is None else entry.spent
