@@ -18,7 +18,9 @@ from tokenflight.errors import (
 )
 from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
+from tokenflight.providers.metadata import ServerMetadata
 from tokenflight.providers.oauth2 import OAuth2Provider
+from tokenflight.providers.requests import Request
 from tokenflight.tokens import TokenSet
 
 ENDPOINT = "https://idp.example:8443/tenant/token"
@@ -223,23 +225,21 @@ def test_l1_a_client_given_as_a_pair_is_refused_without_showing_the_secret() -> 
 
 
 class AssertionClient:
-    """Somebody's own client authentication."""
+    """An app's own client authentication."""
 
     client_id = "app"
 
-    def headers(self) -> dict[str, str]:
-        return {"X-Client": "app"}
-
-    def parameters(self) -> dict[str, str]:
-        return {"client_assertion": "signed"}
+    async def authenticate(self, request: Request, server: ServerMetadata) -> Request:
+        assertion = f"signed for {server.token_endpoint}"
+        return request.adding(headers={"X-Client": "app"}, parameters={"client_assertion": assertion})
 
 
-async def test_anything_with_headers_and_parameters_is_a_client_authentication(
+async def test_anything_that_authenticates_a_request_is_a_client_authentication(
     http_client: httpx.AsyncClient, endpoint: TokenEndpoint
 ) -> None:
     await OAuth2Provider(ENDPOINT, AssertionClient(), name="idp", http_client=http_client).renew("alice", HELD)
 
-    assert endpoint.forms[0]["client_assertion"] == "signed"
+    assert endpoint.forms[0]["client_assertion"] == f"signed for {ENDPOINT}"
     assert endpoint.requests[0].headers["X-Client"] == "app"
 
 

@@ -12,7 +12,7 @@ import time_machine
 from kit.support import NOW
 from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired, TokenRefreshError
 from tokenflight.providers.base import BaseProvider, Provider
-from tokenflight.providers.client_auth import ClientSecretBasic, PublicClient
+from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from tokenflight.providers.metadata import MAX_AGE_SECONDS
 from tokenflight.providers.oidc import OIDCProvider
 from tokenflight.tokens import TokenSet
@@ -154,12 +154,12 @@ async def test_r11_the_refresh_token_is_not_sent_to_an_endpoint_of_another_issue
 
 
 async def test_a_scope_and_the_clients_proof_are_sent(http_client: httpx.AsyncClient, idp: OpenIDProvider) -> None:
-    client = ClientSecretBasic("app", "s3cret")
+    client = ClientSecretPost("app", "s3cret")
     await OIDCProvider(ISSUER, client, scope="openid", http_client=http_client).renew("alice", held("alice"))
 
     [request] = idp.token_requests
-    assert request.headers["Authorization"] == client.headers()["Authorization"]
-    assert dict(parse_qsl(request.content.decode()))["scope"] == "openid"
+    form = dict(parse_qsl(request.content.decode()))
+    assert (form["scope"], form["client_secret"]) == ("openid", "s3cret")
 
 
 def test_its_name_is_the_issuer_unless_it_is_given_one() -> None:

@@ -18,12 +18,9 @@ from tokenflight.errors import (
     StoreCorrupted,
     TokenRefreshError,
 )
-from tokenflight.providers.messages import (
-    MAX_RETRY_AFTER_SECONDS,
-    Reply,
-    parse_discovery_reply,
-    parse_token_reply,
-)
+from tokenflight.providers.metadata import parse_metadata_reply
+from tokenflight.providers.replies import MAX_RETRY_AFTER_SECONDS, Reply, parse_token_reply
+from tokenflight.providers.requests import Request
 from tokenflight.stores.codec import decode_key, decode_record
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -38,6 +35,7 @@ NEW_SECRETS: Final = ("at-new-canary-0123", "rt-new-canary-0123")
 """What a reply or a record brings: no error about it shows one."""
 
 PREVIOUS: Final = TokenSet(OLD_SECRETS[0], refresh_token=OLD_SECRETS[1], scope="a b")
+REQUEST: Final = Request("https://idp.example/token", {}, secrets=frozenset(OLD_SECRETS[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def run_token_reply(data: bytes) -> None:
     reply = _reply(data)
     try:
         tokens = parse_token_reply(
-            reply, previous=PREVIOUS, sent_at=SENT_AT, user_id="alice", provider="idp", secrets=OLD_SECRETS[1:]
+            reply, request=REQUEST, previous=PREVIOUS, sent_at=SENT_AT, user_id="alice", provider="idp"
         )
     except (ReauthenticationRequired, ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse) as error:
         _check_token_error(error, reply)
@@ -67,12 +65,12 @@ def run_token_reply(data: bytes) -> None:
 def run_discovery_reply(data: bytes) -> None:
     """`data` as for `run_token_reply`."""
     try:
-        document = parse_discovery_reply(_reply(data), issuer=ISSUER, provider="idp")
+        metadata = parse_metadata_reply(_reply(data), issuer=ISSUER, provider="idp")
     except (ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse) as error:
         _check_discovery_error(error)
     else:
-        assert document.issuer == ISSUER
-        assert document.token_endpoint.partition(":")[0].lower() in {"https", "http"}
+        assert metadata.issuer == ISSUER
+        assert metadata.endpoint("token_endpoint", provider="idp").partition(":")[0].lower() in {"https", "http"}
 
 
 def run_retry_after(data: bytes) -> None:
