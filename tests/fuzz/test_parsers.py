@@ -1,4 +1,4 @@
-"""Whatever others wrote, reading it keeps the promises of `fuzz.targets`, in time and memory that fit its size."""
+"""Every parser keeps the promises of `kit.fuzz.targets`, in time and memory in proportion to its input."""
 
 import gc
 import json
@@ -162,7 +162,7 @@ HOSTILE: Final = {
 
 SHORTEST_BUDGET_SECONDS: Final = 0.2
 BUDGET_SECONDS_PER_BYTE: Final = 8e-6
-"""Several times what the slowest of these takes, and far less than one with a square in it takes at full size."""
+"""Several times what the slowest of these takes, and far less than a quadratic parser takes at full size."""
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)

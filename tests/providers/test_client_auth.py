@@ -1,4 +1,4 @@
-"""How the client proves who it is, on the wire and in print."""
+"""How the client proves its identity, on the wire and in print."""
 
 import base64
 import dataclasses

@@ -92,7 +92,7 @@ class ServerMetadata:
 
 
 class Discovery:
-    """The metadata of `issuer`: loaded once for all who ask at the same moment, kept only if valid.
+    """The metadata of `issuer`: one load serves all concurrent callers, and only valid metadata is kept.
 
     `send` exchanges a request for a reply within a timeout of its own.
     """
@@ -184,16 +184,16 @@ def _texts(value: object) -> tuple[str, ...] | None:
     return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
 
 
-def _urls(value: object) -> Mapping[str, str] | None:
+def _texts_by_name(value: object) -> Mapping[str, str] | None:
     if not isinstance(value, dict):
         return None
-    return MappingProxyType({name: url for name, url in value.items() if isinstance(url, str)})
+    return MappingProxyType({name: text for name, text in value.items() if isinstance(text, str)})
 
 
 _READERS: Final[Mapping[object, Callable[[object], object]]] = {
     str | None: _text,
     bool | None: _flag,
     tuple[str, ...] | None: _texts,
-    Mapping[str, str] | None: _urls,
+    Mapping[str, str] | None: _texts_by_name,
 }
 """How a member is read, by the type that `ServerMetadata` gives it."""
