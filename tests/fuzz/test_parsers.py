@@ -1,4 +1,4 @@
-"""Whatever others wrote, reading it keeps the promises of `fuzz.targets`, in time and memory that fit its size."""
+"""Every parser keeps the promises of `kit.fuzz.targets`, in time and memory in proportion to its input."""
 
 import gc
 import json
@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kit.fuzz.targets import KEY, NEW_SECRETS, SENT_AT, TARGETS, run_token_reply
+from kit.fuzz.targets import KEY, NEW_SECRETS, REQUEST, SENT_AT, TARGETS, run_token_reply
 from kit.strategies import json_values
 from tokenflight.errors import StoreCorrupted, TokenRefreshError
 from tokenflight.providers._http import MAX_REPLY_BYTES
-from tokenflight.providers.messages import Reply, parse_token_reply
+from tokenflight.providers.replies import Reply, parse_token_reply
 from tokenflight.stores.codec import decode_record
 from tokenflight.tokens import TokenSet
 
@@ -79,7 +79,7 @@ def test_r6_whatever_token_set_was_held_before_a_reply_is_read_or_an_error_of_th
     reply = Reply(status, {}, json.dumps({"error": error, "error_description": error}).encode())
     previous = TokenSet(access_token, refresh_token=refresh_token)
     with pytest.raises(TokenRefreshError):
-        parse_token_reply(reply, previous=previous, sent_at=SENT_AT, user_id="alice", provider="idp")
+        parse_token_reply(reply, request=REQUEST, previous=previous, sent_at=SENT_AT, user_id="alice", provider="idp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ HOSTILE: Final = {
 
 SHORTEST_BUDGET_SECONDS: Final = 0.2
 BUDGET_SECONDS_PER_BYTE: Final = 8e-6
-"""Several times what the slowest of these takes, and far less than one with a square in it takes at full size."""
+"""Several times what the slowest of these takes, and far less than a quadratic parser takes at full size."""
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)

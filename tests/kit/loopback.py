@@ -15,8 +15,8 @@ import pytest
 
 from tokenflight.errors import TokenRefreshError
 from tokenflight.providers._http import ProviderClient
-from tokenflight.providers.client_auth import ClientSecretPost
-from tokenflight.providers.messages import Request, build_refresh_request
+from tokenflight.providers.grants import refresh_token_grant
+from tokenflight.providers.requests import Request, build_token_request
 
 SECONDS: Final = 10.0
 """Longer than any of these exchanges takes."""
@@ -131,7 +131,8 @@ async def resetting(writer: asyncio.StreamWriter) -> None:
 
 def refresh_at(url: str) -> Request:
     """A refresh request with secrets in it."""
-    return build_refresh_request(url, REFRESH_TOKEN, ClientSecretPost("app", CLIENT_SECRET))
+    request = build_token_request(url, refresh_token_grant(REFRESH_TOKEN))
+    return request.adding(parameters={"client_id": "app", "client_secret": CLIENT_SECRET}, secrets=[CLIENT_SECRET])
 
 
 @asynccontextmanager

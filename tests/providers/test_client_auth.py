@@ -1,9 +1,9 @@
-"""How the client proves who it is, on the wire and in print."""
+"""How the client proves its identity, on the wire and in print."""
 
 import base64
 import dataclasses
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,12 @@ from tokenflight.providers.client_auth import (
     ClientSecretPost,
     PublicClient,
 )
+from tokenflight.providers.grants import refresh_token_grant
+from tokenflight.providers.metadata import ServerMetadata
+from tokenflight.providers.requests import Request, build_token_request
 
+SERVER = ServerMetadata(token_endpoint="https://idp.example/token")
+REQUEST = build_token_request("https://idp.example/token", refresh_token_grant("rt", scope="a"))
 SECRET = "s3cret-canary"
 METHODS: list[ClientAuthentication] = [
     ClientSecretBasic("app", SECRET),
@@ -26,6 +31,10 @@ METHODS: list[ClientAuthentication] = [
 text = st.text(st.characters(codec="utf-8"), min_size=1)
 
 
+async def authenticated(method: ClientAuthentication) -> Request:
+    return await method.authenticate(REQUEST, SERVER)
+
+
 def credentials_in(header: str) -> list[str]:
     """What a server reads out of a Basic header (RFC 6749 §2.3.1)."""
     scheme, encoded = header.split(" ")
@@ -33,11 +42,11 @@ def credentials_in(header: str) -> list[str]:
     return [unquote_plus(part) for part in base64.b64decode(encoded, validate=True).decode("ascii").split(":")]
 
 
-def test_r9_the_example_of_the_rfc_gives_the_header_of_the_rfc() -> None:
+async def test_r9_the_example_of_the_rfc_gives_the_header_of_the_rfc() -> None:
     """RFC 6749 §2.3.1."""
-    assert ClientSecretBasic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw").headers() == {
-        "Authorization": "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3"
-    }
+    request = await authenticated(ClientSecretBasic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"))
+
+    assert request.headers["Authorization"] == "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3"
 
 
 @pytest.mark.parametrize(
@@ -53,34 +62,58 @@ def test_r9_the_example_of_the_rfc_gives_the_header_of_the_rfc() -> None:
         ("-._~", "-._~"),
     ],
 )
-def test_r9_reserved_characters_are_form_encoded_before_base64(secret: str, encoded: str) -> None:
-    header = ClientSecretBasic("app:1", secret).headers()["Authorization"]
+async def test_r9_reserved_characters_are_form_encoded_before_base64(secret: str, encoded: str) -> None:
+    header = (await authenticated(ClientSecretBasic("app:1", secret))).headers["Authorization"]
 
     assert base64.b64decode(header.removeprefix("Basic ")) == f"app%3A1:{encoded}".encode()
 
 
 @given(text, text)
-def test_r9_a_server_reads_back_any_credentials(client_id: str, secret: str) -> None:
-    header = ClientSecretBasic(client_id, secret).headers()["Authorization"]
+async def test_r9_a_server_reads_back_any_credentials(client_id: str, secret: str) -> None:
+    header = (await authenticated(ClientSecretBasic(client_id, secret))).headers["Authorization"]
 
     assert header.isascii()
     assert credentials_in(header) == [client_id, secret]
 
 
-def test_basic_adds_nothing_to_the_form() -> None:
-    assert ClientSecretBasic("app", SECRET).parameters() == {}
+async def test_basic_adds_nothing_to_the_form() -> None:
+    request = await authenticated(ClientSecretBasic("app", SECRET))
+
+    assert request.parameters == REQUEST.parameters
+    assert request.headers.keys() - REQUEST.headers.keys() == {"Authorization"}
 
 
-def test_post_puts_the_credentials_as_they_are_into_the_form_and_nowhere_else() -> None:
-    method = ClientSecretPost("app", "a:b c%")
+async def test_post_puts_the_credentials_as_they_are_into_the_form_and_nowhere_else() -> None:
+    request = await authenticated(ClientSecretPost("app", "a:b c%"))
 
-    assert method.parameters() == {"client_id": "app", "client_secret": "a:b c%"}
-    assert method.headers() == {}
+    assert request.headers == REQUEST.headers
+    assert parse_qsl(request.content.decode(), strict_parsing=True) == [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "rt"),
+        ("scope", "a"),
+        ("client_id", "app"),
+        ("client_secret", "a:b c%"),
+    ]
 
 
-def test_a_public_client_only_names_itself() -> None:
-    assert PublicClient("app").parameters() == {"client_id": "app"}
-    assert PublicClient("app").headers() == {}
+async def test_a_public_client_only_names_itself() -> None:
+    request = await authenticated(PublicClient("app"))
+
+    assert request == REQUEST.adding(parameters={"client_id": "app"})
+
+
+@pytest.mark.parametrize(
+    ("method", "secrets"),
+    [
+        (ClientSecretBasic("app", "s3 cr&t"), {"s3 cr&t", "s3+cr%26t", "YXBwOnMzK2NyJTI2dA=="}),
+        (ClientSecretPost("app", "s3 cr&t"), {"s3 cr&t"}),
+        (PublicClient("app"), set()),
+    ],
+)
+async def test_l1_each_method_names_its_secrets_beside_those_of_the_request(
+    method: ClientAuthentication, secrets: set[str]
+) -> None:
+    assert (await authenticated(method)).secrets == {"rt", *secrets}
 
 
 @pytest.mark.parametrize("method", METHODS)

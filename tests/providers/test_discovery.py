@@ -2,11 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
+import respx
 import time_machine
 
 from tokenflight.errors import InvalidProviderResponse, ProviderMisconfigured, ProviderUnavailable, TokenflightError
@@ -17,49 +16,46 @@ ISSUER = "https://idp.example/tenant"
 HOUR = 3600.0
 
 
-class Metadata:
-    """The provider's metadata endpoint: what it answers, and how often it was asked."""
+def members(**changes: str) -> dict[str, str]:
+    return {"issuer": ISSUER, "token_endpoint": "https://idp.example/token", **changes}
+
+
+@pytest.fixture
+def metadata(router: respx.MockRouter) -> respx.Route:
+    return router.get(f"{ISSUER}/.well-known/openid-configuration").respond(json=members())
+
+
+class Gate:
+    """Answers when it is opened."""
 
     def __init__(self) -> None:
-        self.fetches = 0
-        self.urls: set[str] = set()
-        self.status = 200
-        self.members: dict[str, Any] = {"issuer": ISSUER, "token_endpoint": "https://idp.example/token"}
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.fetches += 1
-        self.urls.add(str(request.url))
-        await self.may_answer.wait()
-        return httpx.Response(self.status, json=self.members)
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        self.reached.set()
+        await self.open.wait()
+        return httpx.Response(200, json=members())
 
-    async def asked(self, times: int) -> None:
-        async with asyncio.timeout(5):
-            while self.fetches < times:  # noqa: ASYNC110 - a plain counter
-                await asyncio.sleep(0)
+
+def discovery_of(issuer: str, http_client: httpx.AsyncClient) -> Discovery:
+    return Discovery(issuer, ProviderClient("idp", http_client, timeout=5).send, provider="idp")
 
 
 @pytest.fixture
-def metadata() -> Metadata:
-    return Metadata()
-
-
-@pytest.fixture
-async def discovery(metadata: Metadata) -> AsyncIterator[Discovery]:
-    async with httpx.AsyncClient(transport=httpx.MockTransport(metadata)) as http:
-        yield Discovery(ISSUER, ProviderClient("idp", http, timeout=5), provider="idp")
+def discovery(http_client: httpx.AsyncClient) -> Discovery:
+    return discovery_of(ISSUER, http_client)
 
 
 async def failure_of(discovery: Discovery) -> TokenflightError:
     with pytest.raises(TokenflightError) as caught:
-        await discovery.document()
+        await discovery.metadata()
     return caught.value
 
 
-async def test_r10_the_document_says_where_the_token_endpoint_is(discovery: Discovery, metadata: Metadata) -> None:
-    assert (await discovery.document()).token_endpoint == "https://idp.example/token"
-    assert metadata.urls == {"https://idp.example/tenant/.well-known/openid-configuration"}
+async def test_r10_the_metadata_says_where_the_token_endpoint_is(discovery: Discovery, metadata: respx.Route) -> None:
+    assert (await discovery.metadata()).token_endpoint == "https://idp.example/token"
+    assert metadata.call_count == 1
 
 
 @pytest.mark.parametrize(
@@ -71,129 +67,125 @@ async def test_r10_the_document_says_where_the_token_endpoint_is(discovery: Disc
     ],
 )
 async def test_r10_a_slash_at_the_end_of_the_issuer_is_kept_in_the_name_but_not_doubled_in_the_url(
-    issuer: str, url: str, metadata: Metadata
+    issuer: str, url: str, router: respx.MockRouter, http_client: httpx.AsyncClient
 ) -> None:
-    metadata.members["issuer"] = issuer
-    async with httpx.AsyncClient(transport=httpx.MockTransport(metadata)) as http:
-        document = await Discovery(issuer, ProviderClient("idp", http, timeout=5), provider="idp").document()
+    router.get(url).respond(json=members(issuer=issuer))
 
-    assert document.issuer == issuer
-    assert metadata.urls == {url}
+    assert (await discovery_of(issuer, http_client).metadata()).issuer == issuer
 
 
-async def test_r10_a_hundred_callers_share_one_fetch(discovery: Discovery, metadata: Metadata) -> None:
-    documents = await asyncio.gather(*(discovery.document() for _ in range(100)))
+async def test_r10_a_hundred_callers_share_one_fetch(discovery: Discovery, metadata: respx.Route) -> None:
+    documents = await asyncio.gather(*(discovery.metadata() for _ in range(100)))
 
     assert {document.token_endpoint for document in documents} == {"https://idp.example/token"}
-    assert metadata.fetches == 1
+    assert metadata.call_count == 1
 
 
 async def test_r10_a_document_is_not_fetched_again_for_each_refresh(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
     for _ in range(10):
-        await discovery.document()
+        await discovery.metadata()
         clock.shift(HOUR)
 
-    assert metadata.fetches == 1
+    assert metadata.call_count == 1
 
 
 async def test_r10_a_document_is_fetched_again_after_a_day(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    await discovery.document()
-    metadata.members["token_endpoint"] = "https://idp.example/v2/token"
+    await discovery.metadata()
+    metadata.respond(json=members(token_endpoint="https://idp.example/v2/token"))
     clock.shift(MAX_AGE_SECONDS - 1)
-    assert (await discovery.document()).token_endpoint == "https://idp.example/token"
+    assert (await discovery.metadata()).token_endpoint == "https://idp.example/token"
     clock.shift(1)
 
-    assert (await discovery.document()).token_endpoint == "https://idp.example/v2/token"
-    assert metadata.fetches == 2
+    assert (await discovery.metadata()).token_endpoint == "https://idp.example/v2/token"
+    assert metadata.call_count == 2
 
 
 async def test_r10_a_clock_set_back_does_not_keep_a_document_for_longer(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    await discovery.document()
+    await discovery.metadata()
     clock.shift(-365 * 24 * HOUR)
-    await discovery.document()
+    await discovery.metadata()
 
-    assert metadata.fetches == 2
+    assert metadata.call_count == 2
 
 
 async def test_r10_a_failure_is_shared_by_all_callers_each_with_an_error_of_its_own(
-    discovery: Discovery, metadata: Metadata
+    discovery: Discovery, metadata: respx.Route
 ) -> None:
-    metadata.status = 503
+    metadata.respond(503)
     errors = await asyncio.gather(*(failure_of(discovery) for _ in range(100)))
 
     assert {type(error) for error in errors} == {ProviderUnavailable}
     assert len({id(error) for error in errors}) == 100
-    assert metadata.fetches == 1
+    assert metadata.call_count == 1
 
 
 async def test_r10_a_failure_is_the_answer_during_the_cool_down_and_no_longer(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    metadata.status = 503
+    metadata.respond(503)
     first = await failure_of(discovery)
     clock.shift(COOL_DOWN_SECONDS - 1)
     second = await failure_of(discovery)
-    assert (str(first), metadata.fetches) == (str(second), 1)
+    assert (str(first), metadata.call_count) == (str(second), 1)
     assert first is not second
 
-    metadata.status = 200
+    metadata.respond(json=members())
     clock.shift(1)
-    assert (await discovery.document()).issuer == ISSUER
-    assert metadata.fetches == 2
+    assert (await discovery.metadata()).issuer == ISSUER
+    assert metadata.call_count == 2
 
 
 async def test_r10_a_clock_set_back_ends_the_cool_down(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    metadata.status = 503
+    metadata.respond(503)
     await failure_of(discovery)
-    metadata.status = 200
+    metadata.respond(json=members())
     clock.shift(-HOUR)
 
-    assert (await discovery.document()).issuer == ISSUER
+    assert (await discovery.metadata()).issuer == ISSUER
 
 
 @pytest.mark.parametrize("status", [503, 404, 302])
 async def test_r10_a_stale_document_survives_an_outage(
-    status: int, discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    status: int, discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    await discovery.document()
-    metadata.status = status
+    await discovery.metadata()
+    metadata.respond(status)
     for _ in range(5):
         clock.shift(MAX_AGE_SECONDS)
-        assert (await discovery.document()).issuer == ISSUER
+        assert (await discovery.metadata()).issuer == ISSUER
 
 
 async def test_r10_during_an_outage_a_stale_document_is_not_asked_for_on_every_call(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    await discovery.document()
-    metadata.status = 503
+    await discovery.metadata()
+    metadata.respond(503)
     clock.shift(MAX_AGE_SECONDS)
     for _ in range(10):
-        await discovery.document()
+        await discovery.metadata()
 
-    assert metadata.fetches == 2
+    assert metadata.call_count == 2
 
 
 async def test_r10_after_an_outage_a_stale_document_is_soon_replaced(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    await discovery.document()
-    metadata.status = 503
+    await discovery.metadata()
+    metadata.respond(503)
     clock.shift(MAX_AGE_SECONDS)
-    await discovery.document()
-    metadata.status = 200
-    metadata.members["token_endpoint"] = "https://idp.example/v2/token"
+    await discovery.metadata()
+    metadata.respond(json=members(token_endpoint="https://idp.example/v2/token"))
     clock.shift(COOL_DOWN_SECONDS)
 
-    assert (await discovery.document()).token_endpoint == "https://idp.example/v2/token"
+    assert (await discovery.metadata()).token_endpoint == "https://idp.example/v2/token"
 
 
 @pytest.mark.parametrize(
@@ -207,68 +199,70 @@ async def test_r10_an_invalid_document_is_refused_and_not_kept(
     changes: dict[str, str],
     kind: type[TokenflightError],
     discovery: Discovery,
-    metadata: Metadata,
+    metadata: respx.Route,
     clock: time_machine.Traveller,
 ) -> None:
-    valid = dict(metadata.members)
-    metadata.members |= changes
+    metadata.respond(json=members(**changes))
     assert type(await failure_of(discovery)) is kind
 
-    metadata.members = valid
+    metadata.respond(json=members())
     clock.shift(COOL_DOWN_SECONDS)
-    assert (await discovery.document()).token_endpoint == "https://idp.example/token"
+    assert (await discovery.metadata()).token_endpoint == "https://idp.example/token"
 
 
-async def test_r10_html_is_refused_and_not_kept(clock: time_machine.Traveller) -> None:
-    replies = [httpx.Response(200, html="<h1>Sign in</h1>")]
-    replies += [httpx.Response(200, json={"issuer": ISSUER, "token_endpoint": "https://idp.example/token"})]
-    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: replies.pop(0))) as http:
-        discovery = Discovery(ISSUER, ProviderClient("idp", http, timeout=5), provider="idp")
-        assert type(await failure_of(discovery)) is InvalidProviderResponse
-        clock.shift(COOL_DOWN_SECONDS)
+async def test_r10_html_is_refused_and_not_kept(
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
+) -> None:
+    metadata.respond(html="<h1>Sign in</h1>")
+    assert type(await failure_of(discovery)) is InvalidProviderResponse
 
-        assert (await discovery.document()).issuer == ISSUER
+    metadata.respond(json=members())
+    clock.shift(COOL_DOWN_SECONDS)
+    assert (await discovery.metadata()).issuer == ISSUER
 
 
 async def test_r10_an_invalid_document_does_not_replace_a_valid_one(
-    discovery: Discovery, metadata: Metadata, clock: time_machine.Traveller
+    discovery: Discovery, metadata: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    await discovery.document()
-    metadata.members["issuer"] = "https://evil.example"
-    metadata.members["token_endpoint"] = "https://evil.example/token"
+    await discovery.metadata()
+    metadata.respond(json=members(issuer="https://evil.example", token_endpoint="https://evil.example/token"))
     clock.shift(MAX_AGE_SECONDS)
 
-    assert (await discovery.document()).token_endpoint == "https://idp.example/token"
+    assert (await discovery.metadata()).token_endpoint == "https://idp.example/token"
 
 
-async def test_s3_a_cancelled_caller_does_not_cancel_the_fetch(discovery: Discovery, metadata: Metadata) -> None:
-    metadata.may_answer.clear()
-    first, second = asyncio.create_task(discovery.document()), asyncio.create_task(discovery.document())
-    await metadata.asked(1)
+async def test_s3_a_cancelled_caller_does_not_cancel_the_fetch(discovery: Discovery, metadata: respx.Route) -> None:
+    gate = Gate()
+    metadata.mock(side_effect=gate)
+    first, second = asyncio.create_task(discovery.metadata()), asyncio.create_task(discovery.metadata())
+    await gate.reached.wait()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    metadata.may_answer.set()
+    gate.open.set()
 
     assert (await second).issuer == ISSUER
-    assert metadata.fetches == 1
+    assert metadata.call_count == 1
 
 
 async def test_s3_a_fetch_whose_callers_are_all_gone_still_serves_the_next(
-    discovery: Discovery, metadata: Metadata
+    discovery: Discovery, metadata: respx.Route
 ) -> None:
-    metadata.may_answer.clear()
-    caller = asyncio.create_task(discovery.document())
-    await metadata.asked(1)
+    gate = Gate()
+    metadata.mock(side_effect=gate)
+    caller = asyncio.create_task(discovery.metadata())
+    await gate.reached.wait()
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
-    metadata.may_answer.set()
+    gate.open.set()
 
-    assert (await discovery.document()).issuer == ISSUER
-    assert metadata.fetches == 1
+    assert (await discovery.metadata()).issuer == ISSUER
+    assert metadata.call_count == 1
 
 
-async def test_s10_a_fetch_under_way_on_another_event_loop_neither_fails_nor_blocks_this_one() -> None:
+async def test_s10_a_fetch_under_way_on_another_event_loop_neither_fails_nor_blocks_this_one(
+    discovery: Discovery, metadata: respx.Route
+) -> None:
     fetches: list[str] = []
     asked, may_answer = threading.Event(), threading.Event()
 
@@ -277,15 +271,14 @@ async def test_s10_a_fetch_under_way_on_another_event_loop_neither_fails_nor_blo
         if len(fetches) == 1:
             asked.set()
             await asyncio.to_thread(may_answer.wait, 5)
-        return httpx.Response(200, json={"issuer": ISSUER, "token_endpoint": "https://idp.example/token"})
+        return httpx.Response(200, json=members())
 
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    discovery = Discovery(ISSUER, ProviderClient("idp", http, timeout=5), provider="idp")
-    elsewhere = asyncio.create_task(asyncio.to_thread(asyncio.run, discovery.document()))
+    metadata.mock(side_effect=answer)
+    elsewhere = asyncio.create_task(asyncio.to_thread(asyncio.run, discovery.metadata()))
     await asyncio.to_thread(asked.wait, 5)
     try:
         async with asyncio.timeout(5):
-            here = await discovery.document()
+            here = await discovery.metadata()
     finally:
         may_answer.set()
 
@@ -293,20 +286,11 @@ async def test_s10_a_fetch_under_way_on_another_event_loop_neither_fails_nor_blo
     assert len(set(fetches)) == 2
 
 
-async def test_an_unexpected_failure_is_an_error_of_the_tree_and_the_next_call_tries_again() -> None:
-    replies: list[httpx.Response | Exception] = [
-        ZeroDivisionError("a bug in somebody's transport"),
-        httpx.Response(200, json={"issuer": ISSUER, "token_endpoint": "https://idp.example/token"}),
-    ]
+async def test_an_unexpected_failure_is_an_error_of_the_tree_and_the_next_call_tries_again(
+    discovery: Discovery, metadata: respx.Route
+) -> None:
+    metadata.mock(side_effect=ZeroDivisionError("a bug in a transport of the app's"))
+    assert (await failure_of(discovery)).code == "unexpected"
 
-    def answer(_: httpx.Request) -> httpx.Response:
-        reply = replies.pop(0)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        discovery = Discovery(ISSUER, ProviderClient("idp", http, timeout=5), provider="idp")
-        assert (await failure_of(discovery)).code == "unexpected"
-
-        assert (await discovery.document()).issuer == ISSUER
+    metadata.respond(json=members())
+    assert (await discovery.metadata()).issuer == ISSUER

@@ -21,8 +21,7 @@ from kit.loopback import (
 )
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, TokenflightError
 from tokenflight.providers._http import MAX_REPLY_BYTES, ProviderClient
-from tokenflight.providers.client_auth import ClientSecretBasic
-from tokenflight.providers.messages import Request, build_refresh_request
+from tokenflight.providers.requests import Request
 
 # The exchange
 
@@ -50,12 +49,14 @@ async def test_a_request_without_parameters_is_a_get() -> None:
     assert b"\r\nAccept: application/json\r\n" in server.request
 
 
-async def test_the_clients_header_is_sent() -> None:
-    proof = ClientSecretBasic("app", "s3cret")
-    async with serving(answering(http_reply())) as server, provider_client() as client:
-        await client.send(build_refresh_request(server.url, "rt", proof))
+async def test_what_prepares_a_request_decides_what_is_sent() -> None:
+    async def prove(request: Request) -> Request:
+        return request.adding(headers={"Authorization": "Basic YXBwOnMzY3JldA=="})
 
-    assert f"\r\nAuthorization: {proof.headers()['Authorization']}\r\n".encode() in server.request
+    async with serving(answering(http_reply())) as server, provider_client() as client:
+        await client.send(refresh_at(server.url), prepare=prove)
+
+    assert b"\r\nAuthorization: Basic YXBwOnMzY3JldA==\r\n" in server.request
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "500 Internal Server Error"])

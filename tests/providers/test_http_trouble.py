@@ -232,7 +232,7 @@ def certified(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_nobody_vouches_for_is_a_misconfiguration_and_nothing_is_sent(
+async def test_a_certificate_of_an_unknown_authority_is_a_misconfiguration_and_nothing_is_sent(
     certified: ssl.SSLContext,
 ) -> None:
     async with serving(answering(http_reply()), tls=certified) as server:
@@ -322,7 +322,7 @@ async def test_l1_no_cause_of_an_error_holds_the_request_with_its_secrets(answer
         cause = cause.__cause__
 
 
-async def test_l3_a_close_that_was_cancelled_closes_its_client_also_where_another_one_was_opened_meanwhile() -> None:
+async def test_l3_a_cancelled_close_still_closes_its_client_after_another_one_was_opened() -> None:
     may_answer = asyncio.Event()
 
     async def answer_when_told(writer: asyncio.StreamWriter) -> None:

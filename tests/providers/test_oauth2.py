@@ -1,13 +1,13 @@
 """A provider known by its token endpoint: its arguments, its requests, and what it never sends."""
 
-from collections.abc import AsyncIterator, Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
 import httpx
 import pytest
+import respx
 import time_machine
 
+from kit.routes import forms
 from kit.support import NOW
 from tokenflight.errors import (
     ConfigurationError,
@@ -18,7 +18,9 @@ from tokenflight.errors import (
 )
 from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
+from tokenflight.providers.metadata import ServerMetadata
 from tokenflight.providers.oauth2 import OAuth2Provider
+from tokenflight.providers.requests import Request
 from tokenflight.tokens import TokenSet
 
 ENDPOINT = "https://idp.example:8443/tenant/token"
@@ -26,37 +28,16 @@ HELD = TokenSet("at", refresh_token="rt", scope="a b", expires_at=NOW, issued_at
 CLIENT = PublicClient("app")
 
 
-class TokenEndpoint:
-    """What reached the token endpoint, and what it answers."""
-
-    def __init__(self) -> None:
-        self.requests: list[httpx.Request] = []
-        self.on_request: Callable[[], object] = lambda: None
-        self.reply = httpx.Response(200, json={"access_token": "at2", "expires_in": 60, "refresh_token": "rt2"})
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        self.on_request()
-        return self.reply
-
-    @property
-    def forms(self) -> list[dict[str, str]]:
-        return [dict(parse_qsl(request.content.decode(), strict_parsing=True)) for request in self.requests]
+REPLY = {"access_token": "at2", "expires_in": 60, "refresh_token": "rt2"}
 
 
 @pytest.fixture
-def endpoint() -> TokenEndpoint:
-    return TokenEndpoint()
+def endpoint(router: respx.MockRouter) -> respx.Route:
+    return router.post(ENDPOINT).respond(json=REPLY)
 
 
 @pytest.fixture
-async def http_client(endpoint: TokenEndpoint) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.MockTransport(endpoint)) as client:
-        yield client
-
-
-@pytest.fixture
-def provider(http_client: httpx.AsyncClient) -> OAuth2Provider:
+def provider(http_client: httpx.AsyncClient, endpoint: respx.Route) -> OAuth2Provider:
     return OAuth2Provider(ENDPOINT, CLIENT, name="idp", http_client=http_client)
 
 
@@ -64,67 +45,69 @@ def provider(http_client: httpx.AsyncClient) -> OAuth2Provider:
 
 
 async def test_a_renewal_is_one_request_with_the_refresh_token(
-    provider: OAuth2Provider, endpoint: TokenEndpoint, clock: time_machine.Traveller
+    provider: OAuth2Provider, endpoint: respx.Route, clock: time_machine.Traveller
 ) -> None:
     tokens = await provider.renew("alice", HELD)
 
     assert tokens == TokenSet("at2", refresh_token="rt2", scope="a b", expires_at=NOW + 60, issued_at=NOW)
-    assert endpoint.forms == [{"grant_type": "refresh_token", "refresh_token": "rt", "client_id": "app"}]
-    assert [str(request.url) for request in endpoint.requests] == [ENDPOINT]
+    assert forms(endpoint) == [{"grant_type": "refresh_token", "refresh_token": "rt", "client_id": "app"}]
 
 
 async def test_r2_a_slow_reply_never_looks_fresher_than_it_is(
-    provider: OAuth2Provider, endpoint: TokenEndpoint, clock: time_machine.Traveller
+    provider: OAuth2Provider, endpoint: respx.Route, clock: time_machine.Traveller
 ) -> None:
-    endpoint.on_request = lambda: clock.shift(20)
+    def reply_slowly(_: httpx.Request) -> httpx.Response:
+        clock.shift(20)
+        return httpx.Response(200, json=REPLY)
 
+    endpoint.mock(side_effect=reply_slowly)
     tokens = await provider.renew("alice", HELD)
 
     assert (tokens.issued_at, tokens.expires_at) == (NOW, NOW + 60)
 
 
 async def test_r1_a_provider_that_does_not_rotate_keeps_the_refresh_token(
-    provider: OAuth2Provider, endpoint: TokenEndpoint
+    provider: OAuth2Provider, endpoint: respx.Route
 ) -> None:
-    endpoint.reply = httpx.Response(200, json={"access_token": "at2"})
+    endpoint.respond(json={"access_token": "at2"})
 
     assert (await provider.renew("alice", HELD)).refresh_token == "rt"
 
 
-async def test_a_narrower_scope_is_asked_for_if_wanted(http_client: httpx.AsyncClient, endpoint: TokenEndpoint) -> None:
+async def test_a_narrower_scope_is_asked_for_if_wanted(http_client: httpx.AsyncClient, endpoint: respx.Route) -> None:
     await OAuth2Provider(ENDPOINT, CLIENT, name="idp", scope="a", http_client=http_client).renew("alice", HELD)
 
-    assert endpoint.forms[0]["scope"] == "a"
+    assert forms(endpoint)[0]["scope"] == "a"
 
 
-async def test_no_scope_is_asked_for_otherwise(provider: OAuth2Provider, endpoint: TokenEndpoint) -> None:
+async def test_no_scope_is_asked_for_otherwise(provider: OAuth2Provider, endpoint: respx.Route) -> None:
     await provider.renew("alice", HELD)
 
-    assert "scope" not in endpoint.forms[0]
+    assert "scope" not in forms(endpoint)[0]
 
 
 async def test_a_user_without_a_token_set_is_sent_to_login_and_nothing_is_sent(
-    provider: OAuth2Provider, endpoint: TokenEndpoint
+    provider: OAuth2Provider, endpoint: respx.Route
 ) -> None:
     with pytest.raises(ReauthenticationRequired, match="no token set is stored for user 'alice'") as caught:
         await provider.renew("alice", None)
 
     assert (caught.value.reason, caught.value.user_id, caught.value.provider) == ("no_tokens", "alice", "idp")
-    assert endpoint.requests == []
+    assert not endpoint.called
 
 
 async def test_a_user_without_a_refresh_token_is_sent_to_login_and_nothing_is_sent(
-    provider: OAuth2Provider, endpoint: TokenEndpoint
+    provider: OAuth2Provider, endpoint: respx.Route
 ) -> None:
     with pytest.raises(ReauthenticationRequired, match="no refresh token") as caught:
         await provider.renew("alice", TokenSet("at"))
 
     assert (caught.value.reason, caught.value.user_id, caught.value.provider) == ("no_refresh_token", "alice", "idp")
-    assert endpoint.requests == []
+    assert not endpoint.called
 
 
-async def test_an_error_names_the_user_and_the_provider(provider: OAuth2Provider, endpoint: TokenEndpoint) -> None:
-    endpoint.reply = httpx.Response(401, json={"error": "invalid_client"})
+async def test_an_error_names_the_user_and_the_provider(provider: OAuth2Provider, endpoint: respx.Route) -> None:
+    endpoint.respond(401, json={"error": "invalid_client"})
 
     with pytest.raises(ProviderMisconfigured) as caught:
         await provider.renew("alice", HELD)
@@ -132,10 +115,10 @@ async def test_an_error_names_the_user_and_the_provider(provider: OAuth2Provider
 
 
 async def test_l1_a_client_secret_that_the_provider_echoes_is_not_in_the_error(
-    http_client: httpx.AsyncClient, endpoint: TokenEndpoint
+    http_client: httpx.AsyncClient, endpoint: respx.Route
 ) -> None:
     said = "no client app with the secret cs-canary-0123"
-    endpoint.reply = httpx.Response(401, json={"error": "invalid_client", "error_description": said})
+    endpoint.respond(401, json={"error": "invalid_client", "error_description": said})
     client = ClientSecretPost("app", "cs-canary-0123")
 
     with pytest.raises(TokenRefreshError) as caught:
@@ -144,13 +127,13 @@ async def test_l1_a_client_secret_that_the_provider_echoes_is_not_in_the_error(
 
 
 async def test_l1_a_refresh_token_that_no_form_can_carry_is_an_error_of_the_tree_without_it(
-    provider: OAuth2Provider, endpoint: TokenEndpoint
+    provider: OAuth2Provider, endpoint: respx.Route
 ) -> None:
     with pytest.raises(TokenflightError) as caught:
         await provider.renew("alice", TokenSet("at", refresh_token="rt-canary-\ud800"))
 
     assert "canary" not in f"{caught.value} {caught.value.__cause__!r}"
-    assert endpoint.requests == []
+    assert not endpoint.called
 
 
 # What it is
@@ -223,24 +206,22 @@ def test_l1_a_client_given_as_a_pair_is_refused_without_showing_the_secret() -> 
 
 
 class AssertionClient:
-    """Somebody's own client authentication."""
+    """An app's own client authentication."""
 
     client_id = "app"
 
-    def headers(self) -> dict[str, str]:
-        return {"X-Client": "app"}
-
-    def parameters(self) -> dict[str, str]:
-        return {"client_assertion": "signed"}
+    async def authenticate(self, request: Request, server: ServerMetadata) -> Request:
+        assertion = f"signed for {server.token_endpoint}"
+        return request.adding(headers={"X-Client": "app"}, parameters={"client_assertion": assertion})
 
 
-async def test_anything_with_headers_and_parameters_is_a_client_authentication(
-    http_client: httpx.AsyncClient, endpoint: TokenEndpoint
+async def test_anything_that_authenticates_a_request_is_a_client_authentication(
+    http_client: httpx.AsyncClient, endpoint: respx.Route
 ) -> None:
     await OAuth2Provider(ENDPOINT, AssertionClient(), name="idp", http_client=http_client).renew("alice", HELD)
 
-    assert endpoint.forms[0]["client_assertion"] == "signed"
-    assert endpoint.requests[0].headers["X-Client"] == "app"
+    assert forms(endpoint)[0]["client_assertion"] == f"signed for {ENDPOINT}"
+    assert endpoint.calls.last.request.headers["X-Client"] == "app"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from tokenflight.providers.client_auth import (
     ClientSecretPost,
     PublicClient,
 )
+from tokenflight.providers.metadata import ServerMetadata
 from tokenflight.providers.oauth2 import OAuth2Provider
 from tokenflight.providers.oidc import OIDCProvider
+from tokenflight.providers.requests import Request
 
 __all__ = [
     "BaseProvider",
@@ -19,4 +21,6 @@ __all__ = [
     "OIDCProvider",
     "Provider",
     "PublicClient",
+    "Request",
+    "ServerMetadata",
 ]

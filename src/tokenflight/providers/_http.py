@@ -1,15 +1,16 @@
-"""The one place that sends a request to a provider. It knows httpx, so that nothing else has to."""
+"""The one place that sends a request to a provider. It knows httpx, so that no other module of the room has to."""
 
 import asyncio
 import copy
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import httpx
 
+from tokenflight._checks import require_kind
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,
@@ -17,23 +18,39 @@ from tokenflight.errors import (
     ProviderUnavailable,
     TokenRefreshError,
 )
-from tokenflight.providers.messages import Reply, Request
+from tokenflight.providers.replies import Reply
+from tokenflight.providers.requests import Request
+
+HTTPClient: TypeAlias = httpx.AsyncClient
+"""What an app may pass as ``http_client``."""
+
+MAX_TIMEOUT_SECONDS: Final = 60.0
+"""A flight gives a renewal two minutes: discovery and the token request have to fit in."""
 
 MAX_REPLY_BYTES: Final = 1024 * 1024
+
 MAX_SENDS: Final = 3
 """How often a request is tried that never reached the provider."""
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-class ProviderClient:
-    """Sends requests to one provider, through a client of its own unless it was given one.
+async def _as_it_is(request: Request) -> Request:
+    return request
 
-    Of a given client only the connections are used: not its authentication, headers, cookies, event hooks, redirects
-    or timeouts, so that no API credential reaches the provider and no refresh token reaches the app's hooks.
+
+class ProviderClient:
+    """Sends requests to one provider, through `http_client` or, without one, a client of its own.
+
+    `timeout` is in seconds, at most 60, for one whole exchange. Only the connections of a given client are used: not
+    its authentication, headers, cookies, event hooks, redirects or timeouts. So no API credential reaches the
+    provider, and no refresh token reaches the app's hooks.
     """
 
-    def __init__(self, provider: str, http_client: httpx.AsyncClient | None, *, timeout: float) -> None:
+    def __init__(self, provider: str, http_client: HTTPClient | None, *, timeout: float) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+            raise ConfigurationError(f"timeout must be more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f} seconds")
+        require_kind("http_client", http_client, HTTPClient | None)
         self._provider = provider
         self._given = http_client
         self._timeout = timeout
@@ -41,26 +58,35 @@ class ProviderClient:
         # A client's connections belong to one event loop; a provider may be shared by refreshers on several.
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, _OwnClient] = WeakKeyDictionary()
 
-    async def send(self, request: Request, *, user_id: str | None = None) -> Reply:
-        """Send `request` and return the whole reply, within the timeout in seconds.
+    async def send(
+        self,
+        request: Request,
+        *,
+        prepare: Callable[[Request], Awaitable[Request]] = _as_it_is,
+        user_id: str | None = None,
+    ) -> Reply:
+        """Send `request` and return the whole reply.
 
-        Raises `ProviderUnavailable`, whose code is ``outcome_unknown`` where the provider may have acted;
+        A request that never reached the provider is sent again, `MAX_SENDS` times in all. Each time, `prepare` makes
+        it ready, so that a proof in it is used once; it raises nothing but errors of tokenflight's.
+
+        Raises `ProviderUnavailable`, with the code ``outcome_unknown`` if the provider may have acted;
         `ProviderMisconfigured` for a certificate that can't be trusted; `InvalidProviderResponse` for a reply that
         is compressed or larger than `MAX_REPLY_BYTES`.
         """
         try:
             async with asyncio.timeout(self._timeout), self._client() as client:
-                return await self._exchange_at_last(client, request)
+                return await self._exchange_with_retries(client, request, prepare)
         except (httpx.HTTPError, httpx.InvalidURL, _UnwantedReplyError, TimeoutError) as exc:
             error = self._error_for(exc, user_id)
-        # Outside the except block, so that it is no context either: httpx's errors hold the request with its secrets.
+        # Raised here, where the caught exception is not its context: httpx's errors hold the request with its secrets.
         raise error
 
     async def aclose(self) -> None:
         """Close the own client of the running event loop, once the requests under way have ended."""
         loop = asyncio.get_running_loop()
         if (own := self._own.pop(loop, None)) is not None:
-            # A task, so that who gives up waiting for it does not leave the connections open.
+            # A task of its own, so that the connections are closed even if the caller is cancelled.
             task = loop.create_task(own.aclose(), name=f"tokenflight close {self._provider}")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -72,7 +98,7 @@ class ProviderClient:
         if self._given is not None:
             if self._given.is_closed:
                 raise ConfigurationError(f"the http_client of {self._provider} is closed", code="closed")
-            bare = copy.copy(self._given)  # the same connections, and nothing else of the app's
+            bare = copy.copy(self._given)  # shares the connections; the app's client keeps its hooks and cookies
             bare.event_hooks = {}
             bare.cookies = httpx.Cookies()
             yield bare
@@ -84,15 +110,17 @@ class ProviderClient:
         with own:
             yield own.client
 
-    async def _exchange_at_last(self, client: httpx.AsyncClient, request: Request) -> Reply:
-        """Exchange `request` for a reply; try again at once where no connection came about."""
+    async def _exchange_with_retries(
+        self, client: httpx.AsyncClient, request: Request, prepare: Callable[[Request], Awaitable[Request]]
+    ) -> Reply:
+        """Exchange `request` for a reply; try again at once if no connection was made."""
         for _ in range(MAX_SENDS - 1):
             try:
-                return await self._exchange(client, request)
+                return await self._exchange(client, await prepare(request))
             except httpx.ConnectError as exc:
                 if _certificate_error(exc):
                     raise
-        return await self._exchange(client, request)
+        return await self._exchange(client, await prepare(request))
 
     async def _exchange(self, client: httpx.AsyncClient, request: Request) -> Reply:
         third = self._timeout / 3
@@ -117,12 +145,13 @@ class ProviderClient:
                 if len(body) > MAX_REPLY_BYTES:
                     raise _UnwantedReplyError(f"of more than {MAX_REPLY_BYTES} bytes")
         finally:
+            # Unread, the reply would keep its connection from every other request.
             await response.aclose()
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Reply(response.status_code, headers, bytes(body))
 
     def _error_for(self, exc: Exception, user_id: str | None) -> TokenRefreshError:
-        """The one mapping of httpx's exceptions."""
+        """Return what an exception of httpx's means for the caller. No other place maps them."""
         if _certificate_error(exc):
             return ProviderMisconfigured(
                 f"the TLS certificate of {self._provider} can't be trusted; check its address, or install its "
@@ -157,7 +186,7 @@ class ProviderClient:
 
 
 class _UnwantedReplyError(Exception):
-    """The reply is one that is not read to its end."""
+    """The reply is not read to its end; the message says what is wrong with it."""
 
 
 class _OwnClient:
@@ -184,7 +213,7 @@ class _OwnClient:
 
 
 def _certificate_error(exc: BaseException | None) -> bool:
-    """Whether `exc` goes back to a certificate that did not verify."""
+    """Whether `exc` was caused by a certificate that did not verify."""
     while exc is not None:
         if isinstance(exc, ssl.SSLCertVerificationError):
             return True

@@ -1,4 +1,4 @@
-"""How this app proves to the token endpoint which client it is (RFC 6749 §2.3, OpenID Connect Core §9)."""
+"""How this app proves to an authorization server which client it is (RFC 6749 §2.3, OpenID Connect Core §9)."""
 
 import base64
 from dataclasses import dataclass, field
@@ -7,22 +7,24 @@ from urllib.parse import quote_plus
 
 from tokenflight._checks import require_text
 from tokenflight.errors import ConfigurationError
+from tokenflight.providers.metadata import ServerMetadata
+from tokenflight.providers.requests import Request
 
 
 class ClientAuthentication(Protocol):
-    """Adds to a token request what identifies the client: headers, form parameters, or both."""
+    """Adds to a request what identifies the client: headers, form parameters, or both."""
 
     @property
     def client_id(self) -> str:
         """The client's identifier at the provider (RFC 6749 §2.2)."""
         ...
 
-    def headers(self) -> dict[str, str]:
-        """Header fields for the token request."""
-        ...
+    async def authenticate(self, request: Request, server: ServerMetadata, /) -> Request:
+        """Return `request` with the client's proof for `server`; `Request.adding` makes it.
 
-    def parameters(self) -> dict[str, str]:
-        """Form parameters for the token request."""
+        Awaited once for each time that the request is sent, so that an assertion can have a ``jti`` of its own
+        (RFC 7523 §3) and may be signed elsewhere. It names its secrets in `Request.secrets`.
+        """
         ...
 
 
@@ -37,14 +39,14 @@ class ClientSecretBasic:
         _require_encodable("client_id", self.client_id)
         _require_encodable("client_secret", self.client_secret)
 
-    def headers(self) -> dict[str, str]:
-        """The ``Authorization`` header."""
-        credentials = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-        return {"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"}
-
-    def parameters(self) -> dict[str, str]:
-        """Nothing: the header says it all."""
-        return {}
+    async def authenticate(self, request: Request, _server: ServerMetadata) -> Request:
+        """Add the ``Authorization`` header."""
+        password = quote_plus(self.client_secret)
+        credentials = base64.b64encode(f"{quote_plus(self.client_id)}:{password}".encode()).decode()
+        return request.adding(
+            headers={"Authorization": f"Basic {credentials}"},
+            secrets=(self.client_secret, password, credentials),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,12 @@ class ClientSecretPost:
         _require_encodable("client_id", self.client_id)
         _require_encodable("client_secret", self.client_secret)
 
-    def headers(self) -> dict[str, str]:
-        """Nothing: the form says it all."""
-        return {}
-
-    def parameters(self) -> dict[str, str]:
-        """``client_id`` and ``client_secret``."""
-        return {"client_id": self.client_id, "client_secret": self.client_secret}
+    async def authenticate(self, request: Request, _server: ServerMetadata) -> Request:
+        """Add ``client_id`` and ``client_secret`` to the form."""
+        return request.adding(
+            parameters={"client_id": self.client_id, "client_secret": self.client_secret},
+            secrets=(self.client_secret,),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,9 @@ class PublicClient:
     def __post_init__(self) -> None:
         _require_encodable("client_id", self.client_id)
 
-    def headers(self) -> dict[str, str]:
-        """Nothing."""
-        return {}
-
-    def parameters(self) -> dict[str, str]:
-        """``client_id``."""
-        return {"client_id": self.client_id}
+    async def authenticate(self, request: Request, _server: ServerMetadata) -> Request:
+        """Add ``client_id`` to the form."""
+        return request.adding(parameters={"client_id": self.client_id})
 
 
 def _require_encodable(name: str, value: str) -> None:

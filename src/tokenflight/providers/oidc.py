@@ -1,13 +1,14 @@
 """A provider known by its issuer; the rest is discovered."""
 
-import httpx
-
+from tokenflight._checks import require_text
 from tokenflight._urls import require_secure_url
 from tokenflight.errors import TokenRefreshError
+from tokenflight.providers._http import HTTPClient
 from tokenflight.providers.base import BaseProvider
 from tokenflight.providers.client_auth import ClientAuthentication
+from tokenflight.providers.endpoint import TokenEndpoint
+from tokenflight.providers.grants import refresh_token_grant, refresh_token_of
 from tokenflight.providers.metadata import Discovery
-from tokenflight.providers.oauth2 import RefreshTokenGrant
 from tokenflight.tokens import TokenSet
 
 
@@ -17,7 +18,7 @@ class OIDCProvider(BaseProvider):
     Discovery is loaded once, on first use, and shared by all users. `issuer` must be the very string that the
     provider calls itself. `name`, the provider's half of every record's key, is the issuer unless given. `scope`
     asks for a narrower scope than the one granted. `http_client` is used but never closed; without one, the provider
-    opens its own and `aclose` closes it. `timeout` is in seconds, for one whole exchange.
+    opens its own and `aclose` closes it. `timeout` is in seconds, at most 60, for one whole exchange.
     """
 
     def __init__(
@@ -27,19 +28,18 @@ class OIDCProvider(BaseProvider):
         *,
         name: str | None = None,
         scope: str | None = None,
-        http_client: httpx.AsyncClient | None = None,
+        http_client: HTTPClient | None = None,
         timeout: float = 30.0,
     ) -> None:
         require_secure_url("issuer", issuer)
+        if scope is not None:
+            require_text("scope", scope)
         self._issuer = issuer
-        self._grant = RefreshTokenGrant(
-            client,
-            name=issuer if name is None else name,
-            scope=scope,
-            http_client=http_client,
-            timeout=timeout,
+        self._scope = scope
+        self._endpoint = TokenEndpoint(
+            client, name=issuer if name is None else name, http_client=http_client, timeout=timeout
         )
-        self._discovery = Discovery(issuer, self._grant.http, provider=self.name)
+        self._discovery = Discovery(issuer, self._endpoint.http.send, provider=self.name)
 
     def __repr__(self) -> str:
         return f"<OIDCProvider {self.name!r} at {self._issuer}>"
@@ -47,7 +47,7 @@ class OIDCProvider(BaseProvider):
     @property
     def name(self) -> str:
         """The provider's half of every record's key."""
-        return self._grant.name
+        return self._endpoint.name
 
     @property
     def issuer(self) -> str:
@@ -56,18 +56,20 @@ class OIDCProvider(BaseProvider):
 
     def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
         """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `BaseProvider`."""
-        self._grant.refresh_token_of(user_id, tokens)
+        refresh_token_of(tokens, user_id=user_id, provider=self.name)
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Ask the provider's token endpoint for a new token set; see `Provider.renew`."""
-        self.require_refresh_token(user_id, tokens)  # a user without one costs no discovery
+        # First of all: a user without a refresh token costs no discovery.
+        refresh_token = refresh_token_of(tokens, user_id=user_id, provider=self.name)
+        grant = refresh_token_grant(refresh_token, scope=self._scope)
         try:
-            document = await self._discovery.document()
+            server = await self._discovery.metadata()
         except TokenRefreshError as exc:
             exc.user_id = user_id  # each caller has an error of its own
             raise
-        return await self._grant.renew(document.token_endpoint, user_id, tokens)
+        return await self._endpoint.request_tokens(grant, server, user_id=user_id, previous=tokens)
 
     async def aclose(self) -> None:
         """Close the own HTTP client, if there is one, after the requests under way have ended."""
-        await self._grant.http.aclose()
+        await self._endpoint.http.aclose()

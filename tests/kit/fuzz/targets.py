@@ -1,6 +1,6 @@
-"""What is fuzzed: each parser of what others wrote, and what must hold whatever the bytes are.
+"""The parsers under fuzzing, and the promises that each must keep for any bytes.
 
-A target takes bytes and raises `AssertionError`, or lets a foreign exception through, where a promise is broken.
+A target takes bytes. It raises `AssertionError`, or lets a foreign exception through, if a promise is broken.
 Hypothesis, atheris and the tests of growth all run the same targets.
 """
 
@@ -18,12 +18,9 @@ from tokenflight.errors import (
     StoreCorrupted,
     TokenRefreshError,
 )
-from tokenflight.providers.messages import (
-    MAX_RETRY_AFTER_SECONDS,
-    Reply,
-    parse_discovery_reply,
-    parse_token_reply,
-)
+from tokenflight.providers.metadata import parse_metadata_reply
+from tokenflight.providers.replies import MAX_RETRY_AFTER_SECONDS, Reply, parse_token_reply
+from tokenflight.providers.requests import Request
 from tokenflight.stores.codec import decode_key, decode_record
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -32,17 +29,18 @@ KEY: Final = TokenKey("idp", "alice")
 SENT_AT: Final = 1_800_000_000.0
 
 OLD_SECRETS: Final = ("at-old-canary-0123", "rt-old-canary-0123", "cs-canary-0123")
-"""What the app held before: no error shows one, even if the provider's words repeat it."""
+"""Secrets that the app held before: no error shows one, even if the provider's words repeat it."""
 
 NEW_SECRETS: Final = ("at-new-canary-0123", "rt-new-canary-0123")
-"""What a reply or a record brings: no error about it shows one."""
+"""Secrets in a reply or a record: no error about it shows one."""
 
 PREVIOUS: Final = TokenSet(OLD_SECRETS[0], refresh_token=OLD_SECRETS[1], scope="a b")
+REQUEST: Final = Request("https://idp.example/token", {}, secrets=frozenset(OLD_SECRETS[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A parser under test. `seeds` are good inputs; `words` is what makes sense inside one."""
+    """A parser under test. `seeds` are good inputs; `words` are pieces that make sense inside one."""
 
     name: str
     run: Callable[[bytes], None]
@@ -55,7 +53,7 @@ def run_token_reply(data: bytes) -> None:
     reply = _reply(data)
     try:
         tokens = parse_token_reply(
-            reply, previous=PREVIOUS, sent_at=SENT_AT, user_id="alice", provider="idp", secrets=OLD_SECRETS[1:]
+            reply, request=REQUEST, previous=PREVIOUS, sent_at=SENT_AT, user_id="alice", provider="idp"
         )
     except (ReauthenticationRequired, ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse) as error:
         _check_token_error(error, reply)
@@ -67,12 +65,14 @@ def run_token_reply(data: bytes) -> None:
 def run_discovery_reply(data: bytes) -> None:
     """`data` as for `run_token_reply`."""
     try:
-        document = parse_discovery_reply(_reply(data), issuer=ISSUER, provider="idp")
+        metadata = parse_metadata_reply(_reply(data), issuer=ISSUER, provider="idp")
     except (ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse) as error:
         _check_discovery_error(error)
     else:
-        assert document.issuer == ISSUER
-        assert document.token_endpoint.partition(":")[0].lower() in {"https", "http"}
+        assert metadata.issuer == ISSUER
+        assert metadata.endpoint("token_endpoint", provider="idp").partition(":")[0].lower() in {"https", "http"}
+        assert all(isinstance(scope, str) for scope in metadata.scopes_supported or ())
+        assert all(isinstance(url, str) for url in (metadata.mtls_endpoint_aliases or {}).values())
 
 
 def run_retry_after(data: bytes) -> None:
@@ -81,7 +81,7 @@ def run_retry_after(data: bytes) -> None:
 
 
 def run_stored_tokens(data: bytes) -> None:
-    """`data` is JSON; what is none is left to `run_record`."""
+    """`data` is JSON; `run_record` covers bytes that are not."""
     try:
         stored = json.loads(data)
     except (ValueError, RecursionError):
@@ -95,7 +95,7 @@ def run_stored_tokens(data: bytes) -> None:
 
 
 def run_record(data: bytes) -> None:
-    """`data` is what a file holds."""
+    """`data` is the content of a file."""
     key = decode_key(data)
     assert key is None or (key.provider and key.user_id)
     try:
@@ -168,6 +168,9 @@ _RECORD: Final = (
     b'{"provider": "idp", "user_id": "alice", "version": "v1", "issuer": null, "refused": false, "tokens": %s}'
 )
 
+_METADATA: Final = b"""{"issuer": "https://idp.example", "token_endpoint": "https://idp.example/token",
+ "scopes_supported": ["a", null], "mtls_endpoint_aliases": {"token_endpoint": 1, "a": "b"}, "extra": {}}"""
+
 TARGETS: Final = {
     target.name: target
     for target in (
@@ -190,9 +193,13 @@ TARGETS: Final = {
             (
                 b'200 \n{"issuer": "https://idp.example", "token_endpoint": "https://idp.example/token"}',
                 b'200 \n{"issuer": "https://idp.example", "token_endpoint": "http://[::1]:80/token"}',
+                b"200 \n%s" % _METADATA,
                 b"503 Fri, 15 Jan 2027 08:01:30 GMT\n",
             ),
-            (*_COMMON, b'"https://idp.example"', b"https://", b"http://", b"localhost", b"127.0.0.1", b"@", b"#"),
+            (
+                *(*_COMMON, b'"https://idp.example"', b"https://", b"http://", b"localhost", b"127.0.0.1", b"@", b"#"),
+                *(b'"scopes_supported":', b'"mtls_endpoint_aliases":', b'"require_pushed_authorization_requests":'),
+            ),
         ),
         Target(
             "retry-after",
