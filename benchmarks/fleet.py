@@ -20,7 +20,7 @@ from benchmarks.fleet_simulation import (
 )
 from benchmarks.report import Cell, Table
 from benchmarks.subjects import HOUR_SECONDS, USER, PromptProvider
-from tokenflight import MemoryTokenStore, RefreshPolicy, TokenKey, TokenRefresher
+from tokenflight import MemoryTokenStore, RefreshPolicy, StoredTokens, TokenKey, TokenRefresher
 
 USERS: Final = 1_000_000
 PODS: Final = 200
@@ -150,7 +150,7 @@ async def _reading_renews() -> bool:
     """Whether a refresher that does not know a user, and reads an aging token set, renews it in the background."""
     provider, store = PromptProvider(), MemoryTokenStore()
     aging = issued_at(time.time() - LIFETIME_SECONDS + RefreshPolicy().expiry_buffer + 1)
-    await store.save(TokenKey(provider.name, USER), replace(aging, refresh_token="refresh"))
+    await store.save(TokenKey(provider.name, USER), StoredTokens(replace(aging, refresh_token="refresh")))
     async with TokenRefresher(provider, store) as refresher:
         await refresher.get_valid_token(USER)
     return provider.renewals > 0

@@ -8,14 +8,21 @@ import tracemalloc
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from secrets import token_hex
 from sys import getsizeof
 from typing import Final
 
 from benchmarks.comparison import Comparison, Effort, Rival, compare
 from benchmarks.report import Cell, Table
 from benchmarks.subjects import HOUR_SECONDS, PromptProvider
-from tokenflight import MemoryTokenStore, RefreshPolicy, TokenKey, TokenRefresher, TokenSet, TokenStore, Version
+from tokenflight import (
+    MemoryTokenStore,
+    RefreshPolicy,
+    StoredTokens,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+)
 
 SIZES: Final = (1_000, 100_000, 1_000_000)
 TARGET_BYTES: Final = 400
@@ -24,17 +31,15 @@ MAX_ROUNDS: Final = 15
 
 
 class ElsewhereStore(MemoryTokenStore):
-    """Stands for a store on another machine: what is saved takes no memory here. Counts that of the versions."""
+    """Stands for a store on another machine: what is saved takes no memory here. Adds up the sizes of the versions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.version_bytes = 0
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:  # noqa: ARG002
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:  # noqa: ARG002 - the interface names it
         """Keep nothing."""
-        version = Version(token_hex(8))
-        self.version_bytes += getsizeof(version)
-        return version
+        self.version_bytes += getsizeof(record.version)
 
 
 async def memory(effort: Effort) -> list[Comparison | Table]:

@@ -15,7 +15,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from benchmarks.subjects import USER, token_set
 from tokenflight import FileTokenStore, MemoryTokenStore, StoredTokens, TokenKey, TokenStore, Version
-from tokenflight.stores.codec import JSONCodec, new_version
+from tokenflight.stores.codec import JSONCodec
 
 KEY: Final = TokenKey("prompt", USER)
 FILE_SAVE_SHARE: Final = 0.8
@@ -44,7 +44,7 @@ class Subject:
 def records() -> Iterator[bytes]:
     """Records of the size of those that the stores write, no two in a row the same: some engines write only changes."""
     tokens = token_set(issued_at=time.time())
-    return cycle([JSONCodec().encode(KEY, StoredTokens(tokens, new_version())) for _ in range(2)])
+    return cycle([JSONCodec().encode(KEY, StoredTokens(tokens)) for _ in range(2)])
 
 
 @asynccontextmanager

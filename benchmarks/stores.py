@@ -14,7 +14,7 @@ from benchmarks.rates import as_rates, least_share
 from benchmarks.report import Cell, Table
 from benchmarks.store_subjects import KEY, Subject, Work
 from benchmarks.subjects import token_set
-from tokenflight import TokenStore
+from tokenflight import StoredTokens, TokenStore
 
 MAX_ROUNDS: Final = 15
 HAND_OVERS: Final = 20
@@ -60,10 +60,10 @@ async def stores(effort: Effort) -> list[Table]:
 
 async def _table(subject: Subject, effort: Effort) -> Table:
     store, tokens = subject.store, token_set(issued_at=time.time())
-    await store.save(KEY, tokens)
+    await store.save(KEY, StoredTokens(tokens))
 
     async def save() -> None:
-        await store.save(KEY, tokens)
+        await store.save(KEY, StoredTokens(tokens))
 
     async def load() -> None:
         await store.load(KEY)
@@ -73,7 +73,7 @@ async def _table(subject: Subject, effort: Effort) -> Table:
             record = await store.load(KEY)
             if record is None:
                 raise LookupError("the record is gone")
-            await store.replace(KEY, tokens, expected=record.version)
+            await store.replace(KEY, StoredTokens(tokens), expected=record.version)
 
     async def comparison(name: str, bare: Mapping[str, Work], work: Work, share: float | None) -> Comparison:
         rivals = [_repeating(each, bare[each]) for each in bare]

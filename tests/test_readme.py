@@ -18,6 +18,7 @@ from kit.support import login
 from tokenflight import (
     MemoryTokenStore,
     RefreshPolicy,
+    StoredTokens,
     TokenKey,
     TokenRefresher,
     TokenSet,
@@ -88,7 +89,7 @@ async def test_stores_that_several_hosts_share(tmp_path: Path) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
     store = await names["sql_store"](engine)
     key = TokenKey("idp", "alice")
-    await store.save(key, TokenSet("access"))
+    await store.save(key, StoredTokens(TokenSet("access")))
     assert (await store.load(key)).tokens == TokenSet("access")
     await engine.dispose()
 
@@ -98,7 +99,7 @@ async def test_encrypted_records_and_a_change_of_the_key(tmp_path: Path, monkeyp
     old, new = new_key(), new_key()
     key = TokenKey("idp", "alice")
     monkeypatch.setenv("TOKEN_KEYS", old)
-    await names["encrypted_store"]().save(key, TokenSet("access"))
+    await names["encrypted_store"]().save(key, StoredTokens(TokenSet("access")))
     monkeypatch.setenv("TOKEN_KEYS", new)
     assert await names["change_the_key"]() == {"alice": "unknown_key"}
     monkeypatch.setenv("TOKEN_KEYS", f"{new} {old}")

@@ -36,7 +36,7 @@ from tokenflight.providers import (
 )
 from tokenflight.refresher import TokenRefresher
 from tokenflight.stores import FileTokenStore, Lease, MemoryTokenStore, StoredTokens, TokenStore, Version
-from tokenflight.tokens import TokenKey, TokenResult, TokenSet
+from tokenflight.tokens import Target, TokenKey, TokenResult, TokenSet
 
 __all__ = [
     "ClientAuthentication",
@@ -66,6 +66,7 @@ __all__ = [
     "StoreUnavailable",
     "StoredTokens",
     "SweepOutcome",
+    "Target",
     "TokenAdopted",
     "TokenEvent",
     "TokenKey",

@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, Self, SupportsIndex
+from typing import Any, Final, NoReturn, Self, SupportsIndex, TypeVar
 
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, StoreCorrupted
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 FORMAT_VERSION: Final = 1
 """Version of what `TokenSet.to_dict` writes."""
@@ -32,21 +35,21 @@ class _Secret(str):
         return _Secret(super().__getitem__(index))
 
 
-class _ReadOnlyDict(dict[str, object]):
-    """A dict that nobody writes to, so that all token sets without further members can share one."""
+class ReadOnlyDict(dict[K, V]):
+    """A dict that refuses every write, so that all values without an item can share one."""
 
     __slots__ = ()
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("a TokenSet is read-only; make another one with dataclasses.replace")
+        raise TypeError("this is read-only; make another one with dataclasses.replace")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, object]]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[K, V]]]:
         return type(self), (dict(self),)  # unpickled at once, as items can't be added to it
 
 
-_NO_EXTRA: Final = _ReadOnlyDict()
+_NO_EXTRA: Final = ReadOnlyDict[str, object]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,31 @@ class TokenKey:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__} {value!r:.40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an access token is for. Targets with equal members are equal; each member is None or a non-empty string.
+
+    `scope` is the scope to ask for (RFC 6749 §3.3), `resource` the URI of the API (RFC 8707), and `audience` the name
+    of the API at providers that have their own parameter for it.
+    """
+
+    scope: str | None = None
+    resource: str | None = None
+    audience: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scope", "resource", "audience"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ConfigurationError(
+                    f"{name} must be a non-empty string or None, not {type(value).__name__} {value!r:.40}"
+                )
+
+
+DEFAULT_TARGET: Final = Target()
+"""The target of the access token that comes with the grant itself."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -79,7 +107,7 @@ class TokenSet:
     scope: str | None = None
     id_token: str | None = None
     issued_at: float | None = None
-    extra: Mapping[str, object] = field(default_factory=_ReadOnlyDict, hash=False)
+    extra: Mapping[str, object] = field(default_factory=ReadOnlyDict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.access_token, str) or not self.access_token:
@@ -97,7 +125,7 @@ class TokenSet:
         set_field = object.__setattr__  # the way a frozen dataclass sets its own fields
         for name in ("access_token", "refresh_token", "id_token"):
             set_field(self, name, _strings_as(_Secret, getattr(self, name)))
-        set_field(self, "extra", _ReadOnlyDict(_hidden(self.extra)) if self.extra else _NO_EXTRA)
+        set_field(self, "extra", ReadOnlyDict(_hidden(self.extra)) if self.extra else _NO_EXTRA)
 
     def __repr__(self) -> str:
         held = [name for name in ("refresh_token", "id_token") if getattr(self, name) is not None]

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from tokenflight import FileTokenStore, StoreError, TokenKey, TokenSet
+from tokenflight import FileTokenStore, StoredTokens, StoreError, TokenKey, TokenSet
 
 KEY = TokenKey("idp", "alice")
 
@@ -32,7 +32,7 @@ async def save_for_ever(store: FileTokenStore) -> None:
     number = 0
     while True:
         number += 1
-        await store.save(KEY, tokens(number))
+        await store.save(KEY, StoredTokens(tokens(number)))
         print(number, flush=True)  # noqa: T201
 
 
@@ -43,7 +43,7 @@ async def count_up(store: FileTokenStore) -> None:
             record = await store.load(KEY)
             assert record is not None
             number = int(record.tokens.access_token.removeprefix("access-"))
-            await store.replace(KEY, TokenSet(f"access-{number + 1}"), expected=record.version)
+            await store.replace(KEY, StoredTokens(TokenSet(f"access-{number + 1}")), expected=record.version)
 
 
 async def write_with_limit(store: FileTokenStore) -> None:
@@ -52,8 +52,8 @@ async def write_with_limit(store: FileTokenStore) -> None:
     record = await store.load(KEY)
     assert record is not None
     writes: list[Callable[[], Awaitable[object]]] = [
-        lambda: store.save(KEY, tokens(2)),
-        lambda: store.replace(KEY, tokens(2), expected=record.version),
+        lambda: store.save(KEY, StoredTokens(tokens(2))),
+        lambda: store.replace(KEY, StoredTokens(tokens(2)), expected=record.version),
     ]
     for write in writes:
         try:
@@ -66,7 +66,7 @@ async def write_with_limit(store: FileTokenStore) -> None:
 def fork(directory: str) -> None:
     """Use a store, fork, and use it in both processes; a lease ends although the child has its file open too."""
     store = FileTokenStore(directory)
-    asyncio.run(store.save(KEY, tokens(1)))
+    asyncio.run(store.save(KEY, StoredTokens(tokens(1))))
     lease = store.lease(KEY, timeout=0)
     asyncio.run(lease.__aenter__())
     from_parent, to_child = os.pipe()
@@ -74,7 +74,7 @@ def fork(directory: str) -> None:
     if not child:
         os.close(to_child)
         os.read(from_parent, 1)
-        asyncio.run(store.save(KEY, tokens(2)))
+        asyncio.run(store.save(KEY, StoredTokens(tokens(2))))
         asyncio.run(hold_for_a_moment(store))
         os._exit(0)
     asyncio.run(lease.__aexit__(None, None, None))

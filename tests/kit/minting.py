@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from kit.support import NOW
-from tokenflight import TokenKey, TokenRefresher, TokenSet, TokenStore
+from tokenflight import StoredTokens, TokenKey, TokenRefresher, TokenSet, TokenStore
 
 EXPIRED: Final = TokenSet("old", refresh_token="spent", expires_at=NOW - 1, issued_at=NOW - 3601)
 
@@ -44,4 +44,4 @@ def flights_of(refresher: TokenRefresher) -> int:
 
 async def stored(store: TokenStore, *user_ids: str) -> None:
     for user_id in user_ids:
-        await store.save(TokenKey(Minting.name, user_id), EXPIRED)
+        await store.save(TokenKey(Minting.name, user_id), StoredTokens(EXPIRED))

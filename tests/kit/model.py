@@ -441,37 +441,27 @@ class TroubledStore(MemoryTokenStore):
         await self._end(trouble)
         return record
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         try:
             trouble = await self._begin("save", key)
             before = self._records.get(key)
-            version = await super().save(key, tokens, issuer=issuer)
+            await super().save(key, record)
             self.ledger.has_stored(key, self._records[key], before)
             await self._end(trouble)
-            self.ledger.acknowledged.add(version)
+            self.ledger.acknowledged.add(record.version)
         finally:
-            self.ledger.tried_to_store.add(tokens.access_token)
-        return version
+            self.ledger.tried_to_store.add(record.tokens.access_token)
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         try:
             trouble = await self._begin("replace", key)
             before = self._records.get(key)
-            version = await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            await super().replace(key, record, expected=expected)
             self.ledger.has_stored(key, self._records[key], before)
             await self._end(trouble)
-            self.ledger.acknowledged.add(version)
+            self.ledger.acknowledged.add(record.version)
         finally:
-            self.ledger.tried_to_store.add(tokens.access_token)
-        return version
+            self.ledger.tried_to_store.add(record.tokens.access_token)
 
     async def delete(self, key: TokenKey) -> bool:
         trouble = await self._begin("delete", key)

@@ -220,20 +220,11 @@ class PausingStore(MemoryTokenStore):
     async def load(self, key: TokenKey) -> StoredTokens | None:
         return await self._take_time("load", partial(super().load, key))
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-        return await self._take_time("save", partial(super().save, key, tokens, issuer=issuer), (tokens,))
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        await self._take_time("save", partial(super().save, key, record), (record.tokens,))
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
-        replace = partial(super().replace, key, tokens, expected=expected, issuer=issuer, refused=refused)
-        return await self._take_time("replace", replace, (tokens,))
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+        await self._take_time("replace", partial(super().replace, key, record, expected=expected), (record.tokens,))
 
     async def delete(self, key: TokenKey) -> bool:
         return await self._take_time("delete", partial(super().delete, key), (None,))

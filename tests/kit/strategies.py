@@ -1,10 +1,12 @@
 """What Hypothesis draws from: JSON as a provider may send it, and token sets."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tokenflight.tokens import TokenSet
+from tokenflight.stores import StoredTokens, new_version
+from tokenflight.tokens import Target, TokenSet
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -32,6 +34,19 @@ token_sets = st.builds(
     id_token=st.none() | st.text(min_size=1),
     issued_at=times,
     extra=st.dictionaries(st.text(), comparable_json_values, max_size=3),
+)
+
+targets = st.builds(Target, *[st.none() | st.text(min_size=1)] * 3).filter(lambda target: target != Target())
+
+records = st.builds(
+    StoredTokens,
+    token_sets,
+    st.builds(new_version),
+    issuer=st.none() | st.text(),
+    refused=st.booleans(),
+    access_tokens=st.dictionaries(
+        targets, st.builds(replace, token_sets, refresh_token=st.none(), id_token=st.none(), extra=st.just({}))
+    ),
 )
 
 

@@ -47,15 +47,13 @@ class FailingStore(MemoryTokenStore):
         self._trouble("load")
         return await super().load(key)
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         self._trouble("save")
-        return await super().save(key, tokens, issuer=issuer)
+        await super().save(key, record)
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         self._trouble("replace")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
     async def delete(self, key: TokenKey) -> bool:
         self._trouble("delete")

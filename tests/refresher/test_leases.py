@@ -16,6 +16,7 @@ from tokenflight import (
     OIDCProvider,
     ProviderUnavailable,
     RefreshPolicy,
+    StoredTokens,
     TokenKey,
     TokenRefresher,
     TokenSet,
@@ -52,7 +53,7 @@ class LapsingStore(MemoryTokenStore):
             self.given += 1
             yield Lapsing(held=self.given > 1)
         if self.given == 1 and self._stored_by_sibling is not None:
-            await self.save(key, self._stored_by_sibling)
+            await self.save(key, StoredTokens(self._stored_by_sibling))
 
 
 class UnreturnableStore(MemoryTokenStore):

@@ -17,6 +17,7 @@ from tokenflight import (
     ProviderUnavailable,
     ReauthenticationRequired,
     RefreshPolicy,
+    StoredTokens,
     StoreUnavailable,
     TokenflightError,
     TokenKey,
@@ -46,18 +47,10 @@ class ForgetfulStore(MemoryTokenStore):
         self.full = False
         self.provider = provider
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if self.full:
             raise StoreUnavailable("no space left on device")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
     async def visit(self, visit: "Visit", refresher: TokenRefresher, user_id: str) -> None:
         await stored(self, user_id)

@@ -65,17 +65,9 @@ class StuckStore(MemoryTokenStore):
         await self.answer("load")
         return await super().load(key)
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         await self.answer("replace")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         return self._stuck_lease(key, timeout)
@@ -168,19 +160,11 @@ class TestDeadlines:
         tried: list[float] = []
 
         class Full(MemoryTokenStore):
-            async def replace(
-                self,
-                key: TokenKey,
-                tokens: TokenSet,
-                *,
-                expected: Version,
-                issuer: str | None = None,
-                refused: bool = False,
-            ) -> Version:
+            async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
                 tried.append(seconds())
                 if len(tried) < 15:
                     raise StoreUnavailable("no space left on device")
-                return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+                await super().replace(key, record, expected=expected)
 
         async def main() -> None:
             saved = asyncio.Event()

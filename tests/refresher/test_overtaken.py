@@ -57,11 +57,9 @@ class Failing(MemoryTokenStore):
         finally:
             self.under_way -= 1
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         await self._trouble("replace")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
     async def _trouble(self, operation: str) -> None:
         if operation in self.failing:
@@ -107,14 +105,14 @@ async def test_x9_x10_the_retry_of_a_first_record_undoes_neither_logout_nor_logi
         reached = asyncio.Event()
         go = asyncio.Event()
 
-        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-            if tokens.access_token != "login":
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
+            if record.tokens.access_token != "login":
                 self.attempts += 1
                 if self.attempts == 1:
                     raise StoreUnavailable("down")
                 self.reached.set()
                 await self.go.wait()
-            return await super().save(key, tokens, issuer=issuer)
+            await super().save(key, record)
 
     store = Creating()
     async with TokenRefresher(Minting(), store) as refresher:
@@ -183,7 +181,7 @@ async def test_x10_a_login_elsewhere_that_is_due_itself_is_renewed_before_it_is_
         caller = asyncio.create_task(refresher.get_valid_token("alice", rejected=tokens.access_token))
         await gate.reached()
         elsewhere = login(fake, "alice", life_left=-1)
-        await store.save(TokenKey(provider.name, "alice"), elsewhere)
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(elsewhere))
     renewed = await caller
     assert renewed != elsewhere
     assert renewed.expires_at is not None
@@ -210,7 +208,7 @@ async def test_t8_cold_users_wait_for_their_reads_here_and_not_in_the_stores_que
 ) -> None:
     users = [f"user-{number}" for number in range(500)]
     for user_id in users:
-        await store.save(TokenKey(provider.name, user_id), login(fake, user_id))
+        await store.save(TokenKey(provider.name, user_id), StoredTokens(login(fake, user_id)))
     async with TokenRefresher(provider, store) as refresher:
         await asyncio.gather(*(refresher.get_valid_token(user_id) for user_id in users))
     assert store.most_under_way == 64
@@ -239,7 +237,7 @@ async def test_ending_a_sweep_leaves_no_task_and_no_listing_behind(fake: FakePro
 
     store = Listing()
     for number in range(50):
-        await store.save(TokenKey(provider.name, f"user-{number}"), login(fake, f"user-{number}"))
+        await store.save(TokenKey(provider.name, f"user-{number}"), StoredTokens(login(fake, f"user-{number}")))
     async with TokenRefresher(provider, store) as refresher:
         async with aclosing(refresher.sweep(concurrency=4)) as outcomes:
             await anext(outcomes)
@@ -264,7 +262,7 @@ async def test_what_was_written_again_under_another_key_is_no_news(
     fake.lifetime = None
     await refresher.save_tokens("alice", TokenSet.from_response(fake.login("alice")))
     tokens = await refresher.get_valid_token("alice")
-    await store.save(TokenKey(provider.name, "alice"), tokens)
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(tokens))
     assert await refresher.get_valid_token("alice") == tokens
     assert fake.requests() == 0
 
@@ -399,11 +397,11 @@ async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens
     class Refusing(MemoryTokenStore):
         refuse = asyncio.Event()
 
-        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-            if tokens.access_token == "login":
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
+            if record.tokens.access_token == "login":
                 await self.refuse.wait()
                 raise StoreUnavailable("down")
-            return await super().save(key, tokens, issuer=issuer)
+            await super().save(key, record)
 
     store = Refusing()
     row = login(fake, "alice", life_left=-1)
@@ -449,10 +447,10 @@ class RefusingLogins(MemoryTokenStore):
         super().__init__()
         self.refuses = False
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         if self.refuses:
             raise StoreUnavailable("down")
-        return await super().save(key, tokens, issuer=issuer)
+        await super().save(key, record)
 
 
 @pytest.mark.parametrize("fails", ["while it is renewed", "afterwards"])
@@ -520,11 +518,10 @@ class SlowToConfirm(Failing):
         self.stored, self.may_confirm = asyncio.Event(), asyncio.Event()
         self.may_confirm.set()
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-        version = await super().save(key, tokens, issuer=issuer)
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        await super().save(key, record)
         self.stored.set()
         await self.may_confirm.wait()
-        return version
 
 
 @pytest.mark.parametrize("failing", [{"replace"}, {"replace", "load"}], ids=["writing", "all"])

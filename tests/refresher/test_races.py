@@ -51,26 +51,17 @@ class ScriptedStore(MemoryTokenStore):
         await self.may_answer.wait()
         return record
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         if "save" in self.failing:
             raise StoreUnavailable("down")
-        version = await super().save(key, tokens, issuer=issuer)
+        await super().save(key, record)
         if "save" not in self.prompt:
             await self.may_answer.wait()
-        return version
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if "replace" in self.failing:
             raise StoreUnavailable("down")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
 
 @pytest.fixture
@@ -134,7 +125,7 @@ async def test_t5_a_pause_of_the_provider_keeps_nobody_from_a_fresh_token_in_the
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
 ) -> None:
     fresh = login(fake, "bob")
-    await store.save(TokenKey(provider.name, "bob"), fresh)
+    await store.save(TokenKey(provider.name, "bob"), StoredTokens(fresh))
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
     fake.fail(RateLimited(60), times=1)
     with pytest.raises(ProviderUnavailable):
@@ -146,7 +137,7 @@ async def test_s11_several_rejections_are_remembered_at_once(
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
 ) -> None:
     older, current = login(fake, "alice"), login(fake, "alice")
-    await store.save(TokenKey(provider.name, "alice"), current)
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(current))
     results = await asyncio.gather(
         refresher.get_valid_token("alice", rejected=current.access_token),
         refresher.get_valid_token("alice", rejected=older.access_token),
@@ -288,7 +279,7 @@ async def test_x9_a_store_that_fails_right_after_a_logout_elsewhere_does_not_bri
 async def test_x10_a_login_during_a_cold_read_is_what_the_waiters_get(
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
 ) -> None:
-    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice"))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
     store.prompt.add("save")
     store.may_answer.clear()
     caller = asyncio.create_task(refresher.get_valid_token("alice"))
@@ -339,11 +330,11 @@ class SlowToCreate(ScriptedStore):
         self.reached = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         if not self.reached.is_set():
             self.reached.set()
             await self.go.wait()
-        return await super().save(key, tokens, issuer=issuer)
+        await super().save(key, record)
 
 
 @pytest.mark.parametrize("what", ["x9 logout", "x10 login"])
@@ -385,7 +376,7 @@ async def test_refresh_token_renews_though_the_record_was_rewritten_with_the_sam
 ) -> None:
     tokens = login(fake, "alice")
     await refresher.save_tokens("alice", tokens)
-    await store.save(TokenKey(provider.name, "alice"), tokens)  # as under another key of encryption
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(tokens))  # as under another key of encryption
     assert await refresher.refresh_token("alice") != tokens
     assert fake.requests() == 1
 
@@ -516,7 +507,7 @@ async def test_a_login_elsewhere_ends_what_can_not_be_renewed_though_the_copy_is
 ) -> None:
     await refresher.save_tokens("alice", TokenSet("access", expires_at=1.0))
     elsewhere = login(fake, "alice")
-    await store.save(TokenKey(provider.name, "alice"), elsewhere)
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(elsewhere))
     assert await refresher.get_valid_token("alice") == elsewhere
 
 
@@ -647,7 +638,7 @@ async def test_t5_during_a_pause_a_caller_with_a_need_gets_what_a_sibling_has_re
     with pytest.raises(ProviderUnavailable):
         await refresher.refresh_token("alice")
     renewed = login(fake, "alice")
-    await store.save(TokenKey(provider.name, "alice"), renewed)
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(renewed))
     clock.shift(61)
     assert await refresher.get_valid_token("alice", min_validity=2000) == renewed
 
@@ -674,7 +665,7 @@ async def test_x10_a_cold_read_that_a_login_made_void_does_not_put_its_older_tok
             return record
 
     store = SlowToRead()
-    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice"))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
     async with TokenRefresher(provider, store) as refresher:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         await store.read.wait()
@@ -699,14 +690,13 @@ async def test_x10_a_login_that_seemed_to_fail_during_a_cold_read_is_found_by_wh
             await self.go.wait()
             return record
 
-        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-            version = await super().save(key, tokens, issuer=issuer)
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
+            await super().save(key, record)
             if self.loses:
                 raise StoreUnavailable("the reply is lost")
-            return version
 
     store = LosingReplies()
-    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice"))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
     async with TokenRefresher(provider, store) as refresher:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         await store.read.wait()
@@ -727,7 +717,7 @@ class RenewedElsewhere(MemoryTokenStore):
     async def load(self, key: TokenKey) -> StoredTokens | None:
         record = await super().load(key)
         if self.renewed is not None:
-            await self.save(key, self.renewed)
+            await self.save(key, StoredTokens(self.renewed))
             self.renewed = None
         return record
 
@@ -736,7 +726,7 @@ async def test_a_sweep_adopts_what_a_sibling_renewed_right_after_it_had_read(
     fake: FakeProvider, provider: OIDCProvider
 ) -> None:
     store = RenewedElsewhere()
-    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
     store.renewed = login(fake, "alice")
     async with TokenRefresher(provider, store) as refresher:
         assert [outcome.error async for outcome in refresher.sweep()] == [None]
@@ -748,7 +738,7 @@ async def test_a_renewal_in_the_background_adopts_what_a_sibling_renewed_right_a
 ) -> None:
     store = RenewedElsewhere()
     aging, renewed = login(fake, "alice", life_left=301), login(fake, "alice")
-    await store.save(TokenKey(provider.name, "alice"), aging)
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(aging))
     store.renewed = renewed
     async with TokenRefresher(provider, store, policy=RefreshPolicy(cache_ttl=0)) as refresher:
         assert await refresher.get_valid_token("alice") == aging
@@ -817,7 +807,7 @@ async def test_s11_what_was_rejected_while_it_was_being_adopted_is_not_handed_ou
     async with TokenRefresher(provider, store) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         elsewhere = login(fake, "alice")
-        await store.save(TokenKey(provider.name, "alice"), elsewhere)
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(elsewhere))
         first = asyncio.create_task(refresher.get_valid_token("alice"))
         await store.given_back.wait()
         second = asyncio.create_task(refresher.get_valid_token("alice", rejected=elsewhere.access_token))

@@ -20,6 +20,7 @@ from tokenflight import (
     RefreshPolicy,
     RenewalDiscarded,
     RenewalFailed,
+    StoredTokens,
     TokenAdopted,
     TokenEvent,
     TokenKey,
@@ -75,7 +76,7 @@ class TestFreshness:
         self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
     ) -> None:
         aging = login(fake, "alice", life_left=301)
-        await store.save(TokenKey(provider.name, "alice"), aging)
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(aging))
         async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
             with fake.hold() as gate:
                 assert await here.get_valid_token("alice") == aging
@@ -89,7 +90,7 @@ class TestFreshness:
     async def test_an_aging_token_that_a_sibling_has_renewed_meanwhile_is_not_renewed_once_more(
         self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
     ) -> None:
-        await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=301))
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=301)))
         policy = RefreshPolicy(cache_ttl=0)
         async with (
             TokenRefresher(provider, store) as sibling,
@@ -147,8 +148,8 @@ class TestFreshness:
     ) -> None:
         fake.lifetime = None
         key = TokenKey(provider.name, "alice")
-        await store.save(key, login(fake, "alice", life_left=3600))
-        await store.save(key, replace(login(fake, "alice"), expires_at=None))
+        await store.save(key, StoredTokens(login(fake, "alice", life_left=3600)))
+        await store.save(key, StoredTokens(replace(login(fake, "alice"), expires_at=None)))
         async with TokenRefresher(provider, store) as refresher:
             first = await refresher.get_valid_token("alice")
             assert fake.requests() == 1
@@ -163,7 +164,7 @@ class TestFreshness:
         self, provider: OIDCProvider, store: TokenStore, events: list[TokenEvent], refresher: TokenRefresher
     ) -> None:
         tokens = TokenSet("a-token-for-ever")
-        await store.save(TokenKey(provider.name, "alice"), tokens)
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(tokens))
         assert await refresher.get_valid_token("alice") == tokens
         assert events == []
 
@@ -182,7 +183,7 @@ class TestFreshness:
         self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore
     ) -> None:
         tokens = login(fake, "alice")
-        await store.save(TokenKey(provider.name, "alice"), tokens)
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(tokens))
         async with TokenRefresher(provider, store) as refresher:
             _, renewed = await asyncio.gather(refresher.get_valid_token("alice"), refresher.refresh_token("alice"))
         assert renewed.access_token != tokens.access_token
@@ -286,7 +287,7 @@ class TestSharedStore:
                 caller = asyncio.create_task(refresher.get_valid_token("alice"))
                 await asyncio.sleep(0)
                 stored_by_sibling = login(fake, "alice")
-                await store.save(key, stored_by_sibling)
+                await store.save(key, StoredTokens(stored_by_sibling))
                 assert await caller == stored_by_sibling
         assert fake.requests() == 0
 
@@ -328,7 +329,7 @@ class TestSharedStore:
             with fake.hold() as gate:
                 caller = asyncio.create_task(refresher.get_valid_token("alice"))
                 await gate.reached()
-                await store.save(key, winner)
+                await store.save(key, StoredTokens(winner))
             assert (await caller) == winner
 
     async def test_t3_a_refused_refresh_token_is_never_sent_again_not_even_after_a_restart(

@@ -38,18 +38,10 @@ class FullDisk(MemoryTokenStore):
 
     full = True
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if self.full:
             raise StoreUnavailable("no space left on device")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
 
 async def test_l3_closing_waits_until_flights_have_ended_and_are_stored(
@@ -137,10 +129,9 @@ async def test_l2_memory_returns_to_the_base_line_after_a_hundred_thousand_one_t
             return TokenSet(f"access-{user_id}", expires_at=clock_now + 3600, issued_at=clock_now)
 
     class Forgetful(MemoryTokenStore):
-        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-            version = await super().save(key, tokens, issuer=issuer)
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
+            await super().save(key, record)
             await self.delete(key)
-            return version
 
     clock_now = 1_800_000_000.0
     policy = RefreshPolicy(max_cached_users=100)
@@ -247,20 +238,11 @@ class TestUnsaved:
         class LostAnswer(MemoryTokenStore):
             lost = 1
 
-            async def replace(
-                self,
-                key: TokenKey,
-                tokens: TokenSet,
-                *,
-                expected: Version,
-                issuer: str | None = None,
-                refused: bool = False,
-            ) -> Version:
-                version = await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+                await super().replace(key, record, expected=expected)
                 if self.lost:
                     self.lost -= 1
                     raise StoreUnavailable("connection lost")
-                return version
 
         async with TokenRefresher(provider, LostAnswer(), on_event=events.append) as refresher:
             await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))

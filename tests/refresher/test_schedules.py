@@ -156,7 +156,7 @@ class World:
             self._open.push_async_callback(self._close, refresher)
         tokens = self.provider.log_in()
         if stored:
-            await self.store.save(KEY, tokens)
+            await self.store.save(KEY, StoredTokens(tokens))
             for refresher in self.refreshers:
                 if self.random.random() < 0.5:
                     PLACE.set(self._places[refresher])
@@ -555,20 +555,11 @@ class StoreWithoutLease(PausingStore):
 class StoreThatReplacesAnything(PausingStore):
     """The bug: a renewal is written whatever has become of the record."""
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
-        async def write() -> Version:
-            record = self._records[key] = StoredTokens(tokens, Version(f"write {len(self.writes)}"), issuer, refused)
-            return record.version
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+        async def write() -> None:
+            self._records[key] = record
 
-        return await self._take_time("replace", write, (tokens,))
+        await self._take_time("replace", write, (record.tokens,))
 
 
 class PublishesBeforeItSaves(TokenRefresher):

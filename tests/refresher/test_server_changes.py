@@ -334,7 +334,7 @@ class TestConfiguration:
         self, fake: FakeProvider, internet: Internet, http: httpx.AsyncClient, store: TokenStore
     ) -> None:
         provider = OIDCProvider(fake.issuer, CLIENT, name="idp", http_client=http)
-        await store.save(TokenKey("idp", "alice"), login(fake, "alice", life_left=-1))
+        await store.save(TokenKey("idp", "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
         async with TokenRefresher(provider, store) as refresher:
             await refresher.get_valid_token("alice")
         assert (await record_of(store, provider)).issuer == fake.issuer

@@ -23,6 +23,7 @@ from tokenflight import (
     PublicClient,
     ReauthenticationRequired,
     RefreshPolicy,
+    StoredTokens,
     TokenKey,
     TokenRefresher,
     TokenSet,
@@ -118,7 +119,7 @@ class TestSystemD:
         assert isinstance(expiry, dict)
         grant = fake.login("alice")
         old = {"access_token": grant["access_token"], "refresh_token": grant["refresh_token"], **expiry}
-        await store.save(TokenKey(provider.name, "alice"), TokenSet.from_dict(old))
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(TokenSet.from_dict(old)))
         assert (await refresher.get_valid_token("alice")).access_token != grant["access_token"]
         assert fake.requests() == 1
 
@@ -130,7 +131,7 @@ class TestSystemD:
         with fake.hold() as gate:
             caller = asyncio.create_task(refresher.get_valid_token("alice"))
             await gate.reached()
-            await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+            await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
         assert (await caller).refresh_token == fake.current_refresh_token("alice")
         assert fake.requests() == 2
 

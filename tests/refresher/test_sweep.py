@@ -110,7 +110,7 @@ async def test_a_sweep_looks_at_so_many_users_at_once_and_reads_each_record_once
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
     for number in range(100):
-        await store.save(TokenKey(provider.name, f"user-{number}"), login(fake, f"user-{number}"))
+        await store.save(TokenKey(provider.name, f"user-{number}"), StoredTokens(login(fake, f"user-{number}")))
     async with TokenRefresher(provider, store) as refresher:
         outcomes = await outcomes_of(refresher.sweep(concurrency=5))
     assert len(outcomes) == 100
@@ -121,8 +121,8 @@ async def test_a_sweep_looks_at_so_many_users_at_once_and_reads_each_record_once
 async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
-    await store.save(TokenKey("another", "alice"), TokenSet("access", expires_at=1.0))
-    await store.save(TokenKey(provider.name, "bob"), login(fake, "bob"))
+    await store.save(TokenKey("another", "alice"), StoredTokens(TokenSet("access", expires_at=1.0)))
+    await store.save(TokenKey(provider.name, "bob"), StoredTokens(login(fake, "bob")))
     async with TokenRefresher(provider, store) as refresher:
         assert list(await outcomes_of(refresher.sweep())) == ["bob"]
         assert store.reads == 1
@@ -134,8 +134,8 @@ async def test_who_stops_listening_ends_the_sweep_but_no_renewal_under_way(
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
-        await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
-        await store.save(TokenKey(provider.name, "bob"), login(fake, "bob"))
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
+        await store.save(TokenKey(provider.name, "bob"), StoredTokens(login(fake, "bob")))
         with fake.hold(user_id="alice") as gate:
             async with aclosing(refresher.sweep()) as sweep:
                 async for outcome in sweep:
@@ -150,7 +150,7 @@ async def test_a_token_set_of_unknown_age_is_renewed_by_a_sweep_once(
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
     fake.lifetime = None
-    await store.save(TokenKey(provider.name, "alice"), TokenSet.from_response(fake.login("alice")))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(TokenSet.from_response(fake.login("alice"))))
     async with TokenRefresher(provider, store) as refresher:
         for renewed in (True, False):
             assert (await outcomes_of(refresher.sweep()))["alice"].renewed is renewed
@@ -160,7 +160,7 @@ async def test_a_token_set_of_unknown_age_is_renewed_by_a_sweep_once(
 async def test_a_user_logged_out_between_listing_and_reading_is_no_failure(
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
-    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
     async with TokenRefresher(provider, store) as refresher:
         users = refresher.sweep()
         listed = asyncio.ensure_future(anext(users))
@@ -173,7 +173,7 @@ async def test_a_user_logged_out_between_listing_and_reading_is_no_failure(
 async def test_t3_a_refused_user_costs_a_sweep_no_request(
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
-    await store.save(TokenKey(provider.name, "alice"), login(fake, "alice", life_left=-1))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
     fake.revoke("alice")
     async with TokenRefresher(provider, store) as refresher:
         for _ in range(3):
@@ -204,7 +204,7 @@ async def test_a_sweep_with_wrong_arguments_names_the_argument(
 async def test_a_sweep_of_a_closed_refresher_is_an_error_and_not_one_a_user(
     provider: OIDCProvider, store: TokenStore
 ) -> None:
-    await store.save(TokenKey(provider.name, "alice"), TokenSet("access"))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(TokenSet("access")))
     refresher = TokenRefresher(provider, store)
     await refresher.aclose()
     with pytest.raises(ConfigurationError, match="closed"):
@@ -274,7 +274,7 @@ async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no
 ) -> None:
     for number in range(50):
         user_id = f"user-{number}"
-        await store.save(TokenKey(provider.name, user_id), login(fake, user_id, life_left=life_left))
+        await store.save(TokenKey(provider.name, user_id), StoredTokens(login(fake, user_id, life_left=life_left)))
     refresher = TokenRefresher(provider, store)
     async with aclosing(refresher.sweep(concurrency=2)) as sweep:
         await anext(sweep)
@@ -312,7 +312,7 @@ async def test_ending_a_sweep_waits_for_those_it_was_looking_at() -> None:
 async def test_a_sweep_leaves_alone_what_never_expires_and_can_not_be_renewed(
     provider: OIDCProvider, store: TokenStore
 ) -> None:
-    await store.save(TokenKey(provider.name, "alice"), TokenSet("access"))
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(TokenSet("access")))
     async with TokenRefresher(provider, store) as refresher:
         assert [(each.renewed, each.error) async for each in refresher.sweep()] == [(False, None)]
 

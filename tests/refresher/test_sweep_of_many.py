@@ -35,7 +35,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight.stores.codec import new_version
+from tokenflight.stores import new_version
 from tokenflight.stores.redis import RedisTokenStore
 from tokenflight.stores.sql import SQLTokenStore
 from tokenflight.stores.sql._table import row_id, storable

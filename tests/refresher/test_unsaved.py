@@ -6,7 +6,6 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import time_machine
@@ -24,6 +23,7 @@ from tokenflight import (
     RenewalDiscarded,
     SaveFailed,
     SaveRecovered,
+    StoredTokens,
     StoreUnavailable,
     TokenEvent,
     TokenflightError,
@@ -78,13 +78,11 @@ class ReconnectingStore(MemoryTokenStore):
         self.waiting += 1
         await self.back.wait()
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if self.lost:
             await self.wait()
             raise StoreUnavailable("connection lost")
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
     async def delete(self, key: TokenKey) -> bool:
         deleted = await super().delete(key)
@@ -116,9 +114,7 @@ async def test_s6_a_logout_at_the_moment_a_save_fails_leaves_no_lease_behind(
 class FullStore(MemoryTokenStore):
     """Takes no renewals, and takes its time when a lease is given back."""
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         raise StoreUnavailable("full")
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
@@ -147,11 +143,11 @@ async def test_p1_a_login_that_fails_too_gives_up_nothing_of_what_waits_to_be_st
     clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing(FullStore):
-        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
             raise StoreUnavailable("full")
 
     store = Failing()
-    await MemoryTokenStore.save(store, TokenKey(Minting.name, "alice"), EXPIRED)
+    await MemoryTokenStore.save(store, TokenKey(Minting.name, "alice"), StoredTokens(EXPIRED))
     refresher = TokenRefresher(Minting(), store)
     renewed = await refresher.get_valid_token("alice")
     with pytest.raises(StoreUnavailable):
@@ -170,11 +166,11 @@ async def test_p1_a_logging_set_up_that_raises_costs_no_rotated_token(
     class FailingOnce(MemoryTokenStore):
         failures = 0
 
-        async def replace(self, *arguments: Any, **options: Any) -> Version:
+        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
             if not self.failures:
                 self.failures = 1
                 raise StoreUnavailable("the disk is full")
-            return await super().replace(*arguments, **options)
+            await super().replace(key, record, expected=expected)
 
     store, fake = FailingOnce(), FakeProvider()
     monkeypatch.setattr(logging.getLogger("tokenflight"), "filters", [raise_error])
@@ -215,22 +211,14 @@ async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fail
         tries = 0
         again, fail = asyncio.Event(), asyncio.Event()
 
-        async def replace(
-            self,
-            key: TokenKey,
-            tokens: TokenSet,
-            *,
-            expected: Version,
-            issuer: str | None = None,
-            refused: bool = False,
-        ) -> Version:
+        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
             self.tries += 1
             if self.tries == 2:
                 self.again.set()
                 await self.fail.wait()
             if self.tries <= 2:
                 raise StoreUnavailable("down")
-            return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            await super().replace(key, record, expected=expected)
 
     store = Trying()
     await stored(store, "alice")
@@ -277,10 +265,10 @@ async def test_x9_a_first_record_whose_retry_comes_during_a_logout_does_not_brin
         fails = True
         deleted, go = asyncio.Event(), asyncio.Event()
 
-        async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
             if self.fails:
                 raise StoreUnavailable("down")
-            return await super().save(key, tokens, issuer=issuer)
+            await super().save(key, record)
 
         async def delete(self, key: TokenKey) -> bool:
             deleted = await super().delete(key)
@@ -308,22 +296,13 @@ async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
         tries = 0
         reached, go = asyncio.Event(), asyncio.Event()
 
-        async def replace(
-            self,
-            key: TokenKey,
-            tokens: TokenSet,
-            *,
-            expected: Version,
-            issuer: str | None = None,
-            refused: bool = False,
-        ) -> Version:
+        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
             self.tries += 1
             if self.tries == 1:
                 raise StoreUnavailable("down")
-            version = await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            await super().replace(key, record, expected=expected)
             self.reached.set()
             await self.go.wait()
-            return version
 
     store = SlowToReplace()
     await stored(store, "alice")

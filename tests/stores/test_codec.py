@@ -7,27 +7,27 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kit.strategies import json_values, token_sets
-from tokenflight import StoreCorrupted, TokenKey, TokenSet
+from kit.strategies import json_values, records
+from tokenflight import StoreCorrupted, Target, TokenKey, TokenSet
+from tokenflight.stores import new_version
 from tokenflight.stores.base import StoredTokens, Version
-from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version
+from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record
 
 KEY = TokenKey("idp", "alice")
 CANARY = "canary-7f3a"
 RECORD: dict[str, Any] = {
-    "format_version": 1,
+    "format_version": 2,
     "provider": "idp",
     "user_id": "alice",
     "version": "v1",
     "issuer": "https://idp.example",
     "refused": False,
     "tokens": {"format_version": 1, "access_token": f"access-{CANARY}", "refresh_token": f"refresh-{CANARY}"},
+    "access_tokens": [{"target": {"resource": "https://billing.example"}, "access_token": f"billing-{CANARY}"}],
 }
+BILLING = Target(resource="https://billing.example")
 
 names = st.text(min_size=1)
-records = st.builds(
-    StoredTokens, token_sets, st.builds(new_version), issuer=st.none() | st.text(), refused=st.booleans()
-)
 
 
 def read(data: bytes, key: TokenKey = KEY) -> StoredTokens | StoreCorrupted:
@@ -47,10 +47,27 @@ def test_p2_a_record_reads_back_as_it_was_written_in_one_piece(key: TokenKey, re
 
 
 def test_a_record_shows_its_readers_all_it_says() -> None:
-    record = StoredTokens(TokenSet("access", refresh_token="refresh"), Version("v1"), "https://idp.example")
-    written = json.loads(encode_record(KEY, record))
-    assert written.pop("tokens") == record.tokens.to_dict()
-    assert written == {name: value for name, value in RECORD.items() if name != "tokens"}
+    billing = TokenSet("billing", expires_at=1_800_000_000, scope="invoices:read", issued_at=1_799_996_400)
+    record = StoredTokens(
+        TokenSet("access", refresh_token="refresh"),
+        Version("v1"),
+        "https://idp.example",
+        access_tokens={BILLING: billing},
+    )
+    assert json.loads(encode_record(KEY, record)) == RECORD | {
+        "tokens": record.tokens.to_dict(),
+        "access_tokens": [
+            {
+                "target": {"resource": "https://billing.example"},
+                "format_version": 1,
+                "access_token": "billing",
+                "token_type": "Bearer",
+                "expires_at": 1_800_000_000,
+                "scope": "invoices:read",
+                "issued_at": 1_799_996_400,
+            }
+        ],
+    }
 
 
 def test_no_two_versions_are_alike() -> None:
@@ -87,6 +104,7 @@ def test_p4_any_json_reads_as_a_record_or_as_corrupted(value: object) -> None:
 def test_p4_a_record_with_any_one_member_changed_reads_as_a_record_or_as_corrupted(name: str, value: object) -> None:
     read(json.dumps(RECORD | {name: value}).encode())
     read(json.dumps(RECORD | {"tokens": RECORD["tokens"] | {name: value}}).encode())
+    read(json.dumps(RECORD | {"access_tokens": [RECORD["access_tokens"][0] | {name: value}]}).encode())
 
 
 @given(st.integers(0, len(json.dumps(RECORD)) - 1))
@@ -116,6 +134,15 @@ def test_p4_a_record_nested_to_any_depth_reads_as_a_record_or_as_corrupted(level
         {"tokens": {"format_version": 1, "refresh_token": CANARY}},
         {"tokens": None},
         {"tokens": {"access_token": 1}},
+        {"access_tokens": None},
+        {"access_tokens": {}},
+        {"access_tokens": [CANARY]},
+        {"access_tokens": [{"access_token": CANARY}]},
+        {"access_tokens": [{"target": {}, "access_token": CANARY}]},
+        {"access_tokens": [{"target": {"scope": None}, "access_token": CANARY}]},
+        {"access_tokens": [{"target": {"scope": ""}, "access_token": CANARY}]},
+        {"access_tokens": [{"target": {"scope": ["a"]}, "access_token": CANARY}]},
+        {"access_tokens": [{"target": {"scope": "a"}, "refresh_token": CANARY}]},
     ],
     ids=repr,
 )
@@ -140,7 +167,7 @@ def test_l1_no_error_holds_what_the_damaged_record_held(damage: bytes) -> None:
 
 
 def test_p6_a_record_of_another_user_is_refused_even_under_this_users_name() -> None:
-    data = encode_record(TokenKey("idp", "mallory"), StoredTokens(TokenSet("access"), new_version()))
+    data = encode_record(TokenKey("idp", "mallory"), StoredTokens(TokenSet("access")))
     error = read(data)
     assert isinstance(error, StoreCorrupted)
     assert "belongs to another user or provider" in str(error)
@@ -149,12 +176,12 @@ def test_p6_a_record_of_another_user_is_refused_even_under_this_users_name() -> 
 @pytest.mark.parametrize(
     "later",
     [
-        RECORD | {"format_version": 2},
+        RECORD | {"format_version": 3},
         RECORD | {"tokens": RECORD["tokens"] | {"format_version": 2}},
-        {"format_version": 2, "sealed": "AAAA"},
-        {"format_version": 2, "key": {"provider": "idp", "user": "alice"}, "tokens": {"access": CANARY}},
-        {"format_version": 2, "provider": "idp", "user_id": "alice", "tokens": "AAAA"},
-        {"format_version": 2, "access_token": CANARY},
+        {"format_version": 3, "sealed": "AAAA"},
+        {"format_version": 3, "key": {"provider": "idp", "user": "alice"}, "tokens": {"access": CANARY}},
+        {"format_version": 3, "provider": "idp", "user_id": "alice", "tokens": "AAAA"},
+        {"format_version": 3, "access_token": CANARY},
     ],
     ids=["record", "tokens", "sealed", "other members", "sealed tokens", "token set"],
 )
@@ -164,6 +191,34 @@ def test_a_record_of_a_later_format_says_to_upgrade(later: dict[str, Any]) -> No
     assert error.code == "unsupported_format"
     assert "upgrade" in str(error)
     assert CANARY not in str(error)
+
+
+def test_what_a_later_version_adds_to_a_record_of_this_format_is_passed_over() -> None:
+    [billing] = RECORD["access_tokens"]
+    later = RECORD | {
+        "generation": 7,
+        "tokens": RECORD["tokens"] | {"key": "k"},
+        "access_tokens": [
+            billing | {"refresh_token": CANARY, "extra": {"a": 1}, "key": "k"},
+            {"target": {"resource": "https://billing.example", "purpose": "audit"}, "access_token": CANARY},
+        ],
+    }
+    assert read(json.dumps(later).encode()) == read(json.dumps(RECORD).encode())
+
+
+def test_an_access_token_is_found_by_its_target() -> None:
+    record = decode_record(KEY, json.dumps(RECORD).encode())
+    assert record.access_tokens == {BILLING: TokenSet(f"billing-{CANARY}")}
+    assert record.tokens_for() is record.tokens_for(Target()) is record.tokens
+    assert record.tokens_for(BILLING) is record.access_tokens[BILLING]
+    assert record.tokens_for(Target(scope="orders:read")) is None
+
+
+def test_a_record_of_format_1_has_no_access_tokens_of_other_targets() -> None:
+    older = {name: value for name, value in RECORD.items() if name != "access_tokens"} | {"format_version": 1}
+    record = decode_record(KEY, json.dumps(older).encode())
+    assert record == StoredTokens(TokenSet.from_dict(RECORD["tokens"]), Version("v1"), "https://idp.example")
+    assert json.loads(encode_record(KEY, record))["format_version"] == 2
 
 
 OLDER_SHAPES: dict[str, tuple[dict[str, Any], TokenSet]] = {

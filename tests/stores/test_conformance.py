@@ -4,11 +4,12 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tokenflight import FileTokenStore, MemoryTokenStore, StoreConflict, StoredTokens, TokenKey, TokenSet, TokenStore
+from tokenflight import FileTokenStore, MemoryTokenStore, StoreConflict, StoredTokens, TokenKey, TokenStore
 from tokenflight.stores import Lease, Version
 from tokenflight.testing.conformance import StoreConformance
 
@@ -37,73 +38,96 @@ class TestFileTokenStore(StoreConformance):
 
 
 class Counting(MemoryTokenStore):
-    """Numbers its versions, and starts again after a delete."""
+    """Makes versions of its own: numbers, which start again after a delete."""
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         current = await self.load(key)
         version = Version("1" if current is None else str(int(current.version) + 1))
-        self._records[key] = StoredTokens(tokens, version, issuer)
-        return version
+        await super().save(key, replace(record, version=version))
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         current = await self.load(key)
-        if current is None or current.version != expected:
+        if (None if current is None else current.version) != expected:
             raise StoreConflict("changed or gone")
-        return await self.save(key, tokens, issuer=issuer)
+        await self.save(key, record)
 
 
-class Creating(MemoryTokenStore):
-    """Lets a renewal undo a logout."""
+class UndoingLogouts(MemoryTokenStore):
+    """Creates what it was asked to replace."""
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if await self.load(key) is None:
-            return await self.save(key, tokens, issuer=issuer)
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            expected = None
+        await super().replace(key, record, expected=expected)
 
 
 class CheckingTooEarly(MemoryTokenStore):
     """Compares versions, then writes later."""
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         current = await self.load(key)
         await asyncio.sleep(0)
-        if current is None or current.version != expected:
+        if (None if current is None else current.version) != expected:
             raise StoreConflict("changed or gone")
-        return await super().replace(key, tokens, expected=self._records[key].version, issuer=issuer, refused=refused)
+        await super().save(key, record)
+
+
+class LookingBeforeItCreates(MemoryTokenStore):
+    """Creates a record with a plain save, once it has seen that there is none."""
+
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+        if expected is not None:
+            await super().replace(key, record, expected=expected)
+            return
+        current = await self.load(key)
+        await asyncio.sleep(0)
+        if current is not None:
+            raise StoreConflict("is there")
+        await super().save(key, record)
+
+
+class CreatingOverARecord(MemoryTokenStore):
+    """Takes creating for saving."""
+
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+        if expected is None:
+            await super().save(key, record)
+        else:
+            await super().replace(key, record, expected=expected)
 
 
 class ForgettingTheIssuer(MemoryTokenStore):
     """Stores the token set alone."""
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-        return await super().save(key, tokens)
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        await super().save(key, replace(record, issuer=None))
+
+
+class ForgettingTargets(MemoryTokenStore):
+    """Stores the grant alone."""
+
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        await super().save(key, StoredTokens(record.tokens, record.version, record.issuer, record.refused))
 
 
 class Tearing(MemoryTokenStore):
     """Truncates, then writes."""
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         await self.delete(key)
         await asyncio.sleep(0)
-        return await super().save(key, tokens, issuer=issuer)
+        await super().save(key, record)
 
 
 class Trailing(MemoryTokenStore):
     """Goes on writing after the caller was told that it was cancelled."""
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-        write = asyncio.ensure_future(self._save_later(key, tokens, issuer))
-        return await asyncio.shield(write)
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        await asyncio.shield(asyncio.ensure_future(self._save_later(key, record)))
 
-    async def _save_later(self, key: TokenKey, tokens: TokenSet, issuer: str | None) -> Version:
-        await asyncio.sleep(0.0001 if issuer is None else 0.0005)
-        return await super().save(key, tokens, issuer=issuer)
+    async def _save_later(self, key: TokenKey, record: StoredTokens) -> None:
+        await asyncio.sleep(0.0001 if record.issuer is None else 0.0005)
+        await super().save(key, record)
 
 
 class IgnoringCase(MemoryTokenStore):
@@ -112,8 +136,8 @@ class IgnoringCase(MemoryTokenStore):
     async def load(self, key: TokenKey) -> StoredTokens | None:
         return await super().load(TokenKey(key.provider.lower(), key.user_id.lower()))
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
-        return await super().save(TokenKey(key.provider.lower(), key.user_id.lower()), tokens, issuer=issuer)
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        await super().save(TokenKey(key.provider.lower(), key.user_id.lower()), record)
 
 
 class MatchingPrefixes(MemoryTokenStore):
@@ -157,10 +181,13 @@ class LeasingTheWholeStore(MemoryTokenStore):
 
 
 BROKEN_STORES = {
-    Counting: "test_no_two_writes_share_a_version",
-    Creating: "test_a_replacement_never_creates_a_record",
+    Counting: "test_a_record_keeps_the_version_that_its_caller_made",
+    UndoingLogouts: "test_a_replacement_never_creates_a_record",
     CheckingTooEarly: "test_one_of_many_concurrent_replacements_wins",
-    ForgettingTheIssuer: "test_a_save_stores_the_issuer_or_none_and_is_not_refused",
+    LookingBeforeItCreates: "test_one_of_many_concurrent_creators_wins",
+    CreatingOverARecord: "test_a_record_that_is_there_is_not_created_again",
+    ForgettingTheIssuer: "test_a_save_writes_the_record_as_passed_whatever_was_there",
+    ForgettingTargets: "test_the_access_tokens_of_other_targets_are_kept_with_the_grant",
     Tearing: "test_a_cancelled_save_has_happened_whole_or_not_at_all",
     Trailing: "test_a_cancelled_save_has_happened_whole_or_not_at_all",
     IgnoringCase: "test_user_ids_of_any_content_never_collide",

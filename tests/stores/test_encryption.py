@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kit.strategies import json_values, token_sets
+from kit.strategies import json_values, records
 from stores.test_codec import OLDER_SHAPES
 from tokenflight import (
     FileTokenStore,
@@ -29,7 +29,7 @@ from tokenflight import (
     TokenStore,
     Version,
 )
-from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record, new_version
+from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record
 from tokenflight.stores.encryption import EncryptedCodec, _Key, new_key
 from tokenflight.testing.conformance import StoreConformance
 
@@ -46,9 +46,6 @@ CODEC: Final = EncryptedCodec([OLD_KEY])
 SEALED: Final = CODEC.encode(KEY, RECORD)
 
 names = st.text(min_size=1)
-records = st.builds(
-    StoredTokens, token_sets, st.builds(new_version), issuer=st.none() | st.text(), refused=st.booleans()
-)
 
 
 class TestEncryptedFileTokenStore(StoreConformance):
@@ -147,7 +144,7 @@ def test_the_cipher_passes_the_accumulated_test_of_its_specification() -> None:
 def test_a_codec_serves_many_threads_at_once() -> None:
     def there_and_back(number: int) -> bool:
         key = TokenKey("idp", f"user-{number}")
-        record = StoredTokens(TokenSet(f"access-{number}" * number), new_version())
+        record = StoredTokens(TokenSet(f"access-{number}" * number))
         return all(CODEC.decode(key, CODEC.encode(key, record)) == record for _ in range(20))
 
     with ThreadPoolExecutor(16) as threads:
@@ -170,8 +167,8 @@ def test_a_record_is_bound_to_where_the_provider_ends_and_the_user_begins() -> N
 
 
 async def test_p6_two_users_whose_files_were_swapped_are_both_refused(store: FileTokenStore, path: Path) -> None:
-    await store.save(KEY, TokenSet("access of alice"))
-    await store.save(TokenKey("idp", "bob"), TokenSet("access of bob"))
+    await store.save(KEY, StoredTokens(TokenSet("access of alice")))
+    await store.save(TokenKey("idp", "bob"), StoredTokens(TokenSet("access of bob")))
     other, aside = path.with_name("bob.json"), path.with_name("aside")
     alices, bobs = path.read_bytes(), other.read_bytes()
     path.rename(aside)
@@ -181,7 +178,7 @@ async def test_p6_two_users_whose_files_were_swapped_are_both_refused(store: Fil
         with pytest.raises(StoreCorrupted, match="another user"):
             await store.load(TokenKey("idp", user_id))
         with pytest.raises(StoreCorrupted):
-            await store.replace(TokenKey("idp", user_id), TokenSet("new"), expected=Version("any"))
+            await store.replace(TokenKey("idp", user_id), StoredTokens(TokenSet("new")), expected=Version("any"))
     assert (path.read_bytes(), other.read_bytes()) == (bobs, alices)
 
 
@@ -235,7 +232,9 @@ def test_p4_a_record_with_any_one_member_changed_is_refused_or_still_the_same(na
     assert isinstance(found, StoreCorrupted) or found == RECORD
 
 
-@pytest.mark.parametrize("later", [{"format_version": 2}, {"encryption": "XYZ"}, {"key_id": None}], ids=str)
+@pytest.mark.parametrize(
+    "later", [{"format_version": 2}, {"format_version": 3}, {"encryption": "XYZ"}, {"key_id": None}], ids=str
+)
 def test_a_record_of_a_later_format_is_refused_as_one(later: dict[str, Any]) -> None:
     assert code_of(changed(**later)) == "unsupported_format"
 
@@ -244,16 +243,16 @@ def test_a_record_of_a_later_format_is_refused_as_one(later: dict[str, Any]) -> 
 async def test_p4_a_refused_record_is_left_as_it_is_until_a_login_overwrites_it(
     store: FileTokenStore, path: Path, damage: dict[str, str]
 ) -> None:
-    await store.save(KEY, RECORD.tokens)
+    await store.save(KEY, StoredTokens(RECORD.tokens))
     path.write_bytes(changed(**damage))
     before = path.stat()
     with pytest.raises(StoreCorrupted, match="a new login overwrites it"):
         await store.load(KEY)
     with pytest.raises(StoreCorrupted):
-        await store.replace(KEY, RECORD.tokens, expected=RECORD.version)
+        await store.replace(KEY, StoredTokens(RECORD.tokens), expected=RECORD.version)
     assert path.read_bytes() == changed(**damage)
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    await store.save(KEY, TokenSet("later"))
+    await store.save(KEY, StoredTokens(TokenSet("later")))
     assert await access_token_in(store) == "later"
 
 
@@ -270,8 +269,8 @@ async def access_token_in(store: TokenStore, key: TokenKey = KEY) -> str | None:
 
 
 async def test_l1_no_token_is_on_the_disk_in_plain_text(store: FileTokenStore, directory: Path) -> None:
-    version = await store.save(KEY, RECORD.tokens, issuer=RECORD.issuer)
-    await store.replace(KEY, RECORD.tokens, expected=version, issuer=RECORD.issuer, refused=True)
+    await store.save(KEY, record := StoredTokens(RECORD.tokens, issuer=RECORD.issuer))
+    await store.replace(KEY, StoredTokens(RECORD.tokens, issuer=RECORD.issuer, refused=True), expected=record.version)
     files = [file for file in directory.rglob("*") if file.is_file()]
     assert {file.name for file in files} == {"alice.json", "alice.write-lock"}
     for file in files:
@@ -281,20 +280,20 @@ async def test_l1_no_token_is_on_the_disk_in_plain_text(store: FileTokenStore, d
 async def test_keys_are_found_also_where_the_name_of_the_file_was_cut(store: FileTokenStore) -> None:
     long = TokenKey("idp", "y" * 300)
     for key in (KEY, long):
-        await store.save(key, RECORD.tokens)
+        await store.save(key, StoredTokens(RECORD.tokens))
     assert set(await keys_of(store)) == {KEY, long}
 
 
 async def test_a_record_too_large_to_be_read_back_is_not_written(store: FileTokenStore) -> None:
-    await store.save(KEY, RECORD.tokens)
+    await store.save(KEY, StoredTokens(RECORD.tokens))
     large = TokenSet("access", extra={"filling": "x" * (MAX_RECORD_BYTES * 3 // 4)})
-    decode_record(KEY, encode_record(KEY, StoredTokens(large, new_version())))  # only its encryption is too large
+    decode_record(KEY, encode_record(KEY, StoredTokens(large)))  # only its encryption is too large
     with pytest.raises(StoreError, match="nothing was written") as raised:
-        await store.save(KEY, large)
+        await store.save(KEY, StoredTokens(large))
     assert raised.value.code == "too_large"
     assert await access_token_in(store) == RECORD.tokens.access_token
     almost = TokenSet("access", extra={"filling": "x" * (MAX_RECORD_BYTES * 3 // 4 - 1000)})
-    await store.save(KEY, almost)
+    await store.save(KEY, StoredTokens(almost))
     assert await access_token_in(store) == "access"
 
 
@@ -302,7 +301,7 @@ async def test_a_record_too_large_to_be_read_back_is_not_written(store: FileToke
 
 
 async def test_a_store_without_the_codec_says_that_a_record_is_encrypted(store: FileTokenStore, path: Path) -> None:
-    await store.save(KEY, RECORD.tokens)
+    await store.save(KEY, StoredTokens(RECORD.tokens))
     before = path.read_bytes()
     plain_store = FileTokenStore(path.parents[1])
     with pytest.raises(StoreCorrupted, match="it is encrypted: give the store an EncryptedCodec") as raised:
@@ -336,13 +335,13 @@ def test_system_d_an_older_token_format_loads_only_if_plain_records_are_accepted
 
 async def test_a_plain_store_becomes_an_encrypted_one_record_by_record(directory: Path, path: Path) -> None:
     plain_store = FileTokenStore(directory)
-    version = await plain_store.save(KEY, RECORD.tokens)
+    await plain_store.save(KEY, record := StoredTokens(RECORD.tokens))
     await plain_store.aclose()
     store = FileTokenStore(directory, codec=EncryptedCodec([OLD_KEY], accept_plain=True))
     assert await access_token_in(store) == RECORD.tokens.access_token
     with pytest.raises(StoreConflict):
-        await store.replace(KEY, TokenSet("later"), expected=Version("other"))
-    await store.replace(KEY, TokenSet("later"), expected=version)
+        await store.replace(KEY, StoredTokens(TokenSet("later")), expected=Version("other"))
+    await store.replace(KEY, StoredTokens(TokenSet("later")), expected=record.version)
     assert CODEC.decode(KEY, path.read_bytes()).tokens.access_token == "later"
     await store.aclose()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tokenflight import LeaseTimeout, MemoryTokenStore, TokenKey, TokenSet
+from tokenflight import LeaseTimeout, MemoryTokenStore, StoredTokens, TokenKey, TokenSet
 
 KEY = TokenKey("idp", "alice")
 
@@ -63,7 +63,7 @@ async def test_a_waiter_cancelled_in_the_moment_it_is_called_passes_the_lease_on
 
 async def test_a_lease_timeout_names_the_user_and_no_token() -> None:
     store = MemoryTokenStore()
-    await store.save(KEY, TokenSet("canary-access", refresh_token="canary-refresh"))
+    await store.save(KEY, StoredTokens(TokenSet("canary-access", refresh_token="canary-refresh")))
     async with store.lease(KEY, timeout=0):
         with pytest.raises(LeaseTimeout, match=r"user 'alice' at idp was not free within 0 s") as raised:
             await store.lease(KEY, timeout=0).__aenter__()
@@ -86,7 +86,7 @@ async def _take_leases(store: MemoryTokenStore, keys: range) -> None:
 async def _save_and_delete(store: MemoryTokenStore, keys: range) -> None:
     for number in keys:
         key = TokenKey("idp", str(number))
-        await store.save(key, TokenSet("access"))
+        await store.save(key, StoredTokens(TokenSet("access")))
         await store.delete(key)
 
 

@@ -5,6 +5,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,9 @@ from tokenflight import (
     MemoryTokenStore,
     OIDCProvider,
     StoreCorrupted,
+    StoredTokens,
     StoreUnavailable,
+    Target,
     TokenKey,
     TokenRefresher,
     TokenSet,
@@ -73,45 +76,46 @@ async def outcomes_of(store: TokenStore, provider: str | None = None) -> dict[st
 async def test_the_old_key_reads_until_all_is_written_with_the_new_one(
     old: FileTokenStore, both: FileTokenStore, new: FileTokenStore
 ) -> None:
-    written = {user_id: await old.save(TokenKey("idp", user_id), TokenSet(user_id)) for user_id in ("alice", "bob")}
-    await both.replace(KEY, TokenSet("alice, later"), expected=written["alice"])
+    written = {user_id: StoredTokens(TokenSet(user_id)) for user_id in ("alice", "bob")}
+    for user_id, record in written.items():
+        await old.save(TokenKey("idp", user_id), record)
+    await both.replace(KEY, StoredTokens(TokenSet("alice, later")), expected=written["alice"].version)
     assert (await new.load(KEY)) is not None
     with pytest.raises(StoreCorrupted, match="give that one too"):
         await new.load(TokenKey("idp", "bob"))
     assert await outcomes_of(both) == {"alice": None, "bob": None}
     for user_id, access_token in (("alice", "alice, later"), ("bob", "bob")):
-        record = await new.load(TokenKey("idp", user_id))
-        assert record is not None
-        assert record.tokens.access_token == access_token
+        found = await new.load(TokenKey("idp", user_id))
+        assert found is not None
+        assert found.tokens.access_token == access_token
         with pytest.raises(StoreCorrupted) as raised:
             await old.load(TokenKey("idp", user_id))
         assert raised.value.code == "unknown_key"
 
 
 async def test_all_but_the_version_of_a_record_stays(both: FileTokenStore) -> None:
-    version = await both.save(KEY, TOKENS, issuer="https://idp.example")
-    version = await both.replace(KEY, TOKENS, expected=version, issuer="https://idp.example", refused=True)
-    before = await both.load(KEY)
+    access_tokens = {Target(resource="https://billing.example"): TokenSet("billing")}
+    before = StoredTokens(TOKENS, issuer="https://idp.example", refused=True, access_tokens=access_tokens)
+    await both.save(KEY, before)
     assert await outcomes_of(both) == {"alice": None}
     after = await both.load(KEY)
-    assert before is not None
     assert after is not None
-    assert after.version != version
-    assert (after.tokens, after.issuer, after.refused) == (before.tokens, before.issuer, before.refused)
+    assert after.version != before.version
+    assert replace(after, version=before.version) == before
 
 
 async def test_the_records_of_other_providers_are_left_alone(both: FileTokenStore) -> None:
-    version = await both.save(TokenKey("other", "alice"), TOKENS)
-    await both.save(KEY, TOKENS)
+    await both.save(TokenKey("other", "alice"), saved := StoredTokens(TOKENS))
+    await both.save(KEY, StoredTokens(TOKENS))
     assert await outcomes_of(both, "idp") == {"alice": None}
     record = await both.load(TokenKey("other", "alice"))
     assert record is not None
-    assert record.version == version
+    assert record.version == saved.version
 
 
 async def test_a_plain_store_becomes_an_encrypted_one(directory: Path, path: Path, new: FileTokenStore) -> None:
     plain = FileTokenStore(directory)
-    await plain.save(KEY, TOKENS)
+    await plain.save(KEY, StoredTokens(TOKENS))
     await plain.aclose()
     assert decode_record(KEY, path.read_bytes()).tokens == TOKENS
     accepting = FileTokenStore(directory, codec=EncryptedCodec([NEW], accept_plain=True))
@@ -149,7 +153,7 @@ class Relisting(MemoryTokenStore):
 async def test_a_record_written_again_does_not_come_again() -> None:
     store = Relisting()
     for user_id in ("alice", "bob"):
-        await store.save(TokenKey("idp", user_id), TOKENS)
+        await store.save(TokenKey("idp", user_id), StoredTokens(TOKENS))
     done: list[str] = []
     async for key, _ in reencrypt(store):
         done.append(key.user_id)
@@ -162,10 +166,10 @@ async def test_a_record_written_again_does_not_come_again() -> None:
 
 async def test_one_users_failure_stops_no_other(both: FileTokenStore, path: Path) -> None:
     for user_id in ("alice", "bob", "carol", "dave"):
-        await both.save(TokenKey("idp", user_id), TOKENS)
+        await both.save(TokenKey("idp", user_id), StoredTokens(TOKENS))
     path.write_bytes(b"damaged")
     stranger = FileTokenStore(path.parents[1], codec=EncryptedCodec([new_key()]))
-    await stranger.save(TokenKey("idp", "bob"), TOKENS)
+    await stranger.save(TokenKey("idp", "bob"), StoredTokens(TOKENS))
     await stranger.aclose()
     bobs = path.with_name("bob.json").read_bytes()
     assert await outcomes_of(both) == {
@@ -179,7 +183,7 @@ async def test_one_users_failure_stops_no_other(both: FileTokenStore, path: Path
 
 
 async def test_a_user_who_is_being_renewed_for_too_long_is_left_alone(both: FileTokenStore, path: Path) -> None:
-    await both.save(KEY, TOKENS)
+    await both.save(KEY, StoredTokens(TOKENS))
     before = path.read_bytes()
     async with both.lease(KEY, timeout=0):
         ((key, error),) = [outcome async for outcome in reencrypt(both, lease_timeout=0.02)]
@@ -193,7 +197,7 @@ async def test_it_can_be_stopped_after_any_user_and_run_again(
 ) -> None:
     keys = {TokenKey("idp", user_id) for user_id in ("alice", "bob", "carol")}
     for key in keys:
-        await old.save(key, TOKENS)
+        await old.save(key, StoredTokens(TOKENS))
     async with aclosing(reencrypt(both)) as outcomes:
         async for key, _ in outcomes:
             async with new.lease(key, timeout=0):  # nothing is held meanwhile
@@ -209,21 +213,19 @@ class Overtaken(MemoryTokenStore):
 
     login: TokenSet | None = None
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         if self.login is None:
             await self.delete(key)
         else:
-            await self.save(key, self.login)
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+            await self.save(key, StoredTokens(self.login))
+        await super().replace(key, record, expected=expected)
 
 
 @pytest.mark.parametrize("then", [None, TokenSet("after a login")], ids=["logout", "login"])
 async def test_x9_x10_a_login_or_logout_meanwhile_wins(then: TokenSet | None) -> None:
     store = Overtaken()
     store.login = then
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     assert await outcomes_of(store) == {"alice": None}
     record = await store.load(KEY)
     assert (record and record.tokens) == then
@@ -231,7 +233,7 @@ async def test_x9_x10_a_login_or_logout_meanwhile_wins(then: TokenSet | None) ->
 
 async def test_x9_a_user_who_logged_out_since_the_start_is_not_made_again(both: FileTokenStore) -> None:
     for user_id in ("alice", "bob"):
-        await both.save(TokenKey("idp", user_id), TOKENS)
+        await both.save(TokenKey("idp", user_id), StoredTokens(TOKENS))
     done = []
     async for key, error in reencrypt(both):
         assert error is None
@@ -260,11 +262,11 @@ class LapsedLease(Lease):
 
 async def test_x3_nothing_is_written_under_a_lease_that_has_lapsed() -> None:
     store = Lapsing()
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, saved := StoredTokens(TOKENS))
     assert await outcomes_of(store) == {"alice": "lease_timeout"}
     record = await store.load(KEY)
     assert record is not None
-    assert record.version == version
+    assert record.version == saved.version
 
 
 async def test_a_store_that_cant_be_listed_is_an_error(both: FileTokenStore, directory: Path) -> None:
@@ -309,12 +311,10 @@ class Pausing(FileTokenStore):
         super().__init__(directory, codec=codec)
         self.is_writing, self.may_write = asyncio.Event(), asyncio.Event()
 
-    async def replace(
-        self, key: TokenKey, tokens: TokenSet, *, expected: Version, issuer: str | None = None, refused: bool = False
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         self.is_writing.set()
         await self.may_write.wait()
-        return await super().replace(key, tokens, expected=expected, issuer=issuer, refused=refused)
+        await super().replace(key, record, expected=expected)
 
 
 async def test_x1_a_flight_waits_for_a_record_that_is_being_written_again(

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from tokenflight._log import log
 from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreError, StoreUnavailable, TokenflightError
 from tokenflight.providers.base import IssuerBound, Provider
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore, new_version
 from tokenflight.tokens import TokenKey, TokenSet
 
 T = TypeVar("T")
@@ -78,8 +78,9 @@ class Records:
 
     async def save(self, key: TokenKey, tokens: TokenSet) -> StoredTokens:
         """Write `tokens` whatever was there."""
-        version = await _in_time(self._store.save(key, tokens, issuer=self._issuer))
-        return StoredTokens(tokens, version, self._issuer)
+        record = StoredTokens(tokens, issuer=self._issuer)
+        await _in_time(self._store.save(key, record))
+        return record
 
     async def succeed(
         self, key: TokenKey, tokens: TokenSet, before: StoredTokens | None, *, wanted: Callable[[], bool]
@@ -112,19 +113,19 @@ class Records:
         current = await self.load(key)
         if current is None or current.tokens.refresh_token != record.tokens.refresh_token:
             return current
+        refused = replace(current, version=new_version(), refused=True)
         try:
-            version = await _in_time(
-                self._store.replace(key, current.tokens, expected=current.version, issuer=current.issuer, refused=True)
-            )
+            await _in_time(self._store.replace(key, refused, expected=current.version))
         except StoreConflict:
             return await self.load(key)
         except StoreError:
             return current  # not remembered, it is sent and refused once more: no harm
-        return replace(current, version=version, refused=True)
+        return refused
 
     async def _replace(self, key: TokenKey, tokens: TokenSet, before: StoredTokens) -> StoredTokens:
-        version = await _in_time(self._store.replace(key, tokens, expected=before.version, issuer=self._issuer))
-        return StoredTokens(tokens, version, self._issuer)
+        record = StoredTokens(tokens, issuer=self._issuer, access_tokens=before.access_tokens)
+        await _in_time(self._store.replace(key, record, expected=before.version))
+        return record
 
     async def _load_or_none(self, key: TokenKey) -> StoredTokens | None:
         try:

@@ -1,10 +1,19 @@
 """Stores: where token sets outlive the process."""
 
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version, new_version
 from tokenflight.stores.file._store import FileTokenStore
 from tokenflight.stores.memory import MemoryTokenStore
 
-__all__ = ["FileTokenStore", "Lease", "MemoryTokenStore", "StoredTokens", "TokenStore", "Version", "default_store"]
+__all__ = [
+    "FileTokenStore",
+    "Lease",
+    "MemoryTokenStore",
+    "StoredTokens",
+    "TokenStore",
+    "Version",
+    "default_store",
+    "new_version",
+]
 
 
 def default_store() -> TokenStore:

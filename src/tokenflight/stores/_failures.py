@@ -1,6 +1,7 @@
 """The errors that several stores raise, worded in one place."""
 
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted
+from tokenflight.stores.base import Version
 from tokenflight.tokens import TokenKey
 
 
@@ -9,9 +10,10 @@ def lease_timeout(key: TokenKey, timeout: float) -> LeaseTimeout:
     return LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s")
 
 
-def conflict(key: TokenKey) -> StoreConflict:
-    """The record is not the one to be replaced."""
-    return StoreConflict(f"the record of user {key.user_id!r} at {key.provider} changed or is gone")
+def conflict(key: TokenKey, expected: Version | None) -> StoreConflict:
+    """The record is not the one to be replaced, or is there where none was expected."""
+    found = "is already there" if expected is None else "changed or is gone"
+    return StoreConflict(f"the record of user {key.user_id!r} at {key.provider} {found}; nothing was written")
 
 
 def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:

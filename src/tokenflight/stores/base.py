@@ -1,29 +1,60 @@
 """The contract of a store: where token sets outlive the process, and who may renew one."""
 
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import NewType
+from dataclasses import dataclass, field
+from typing import Final, NewType
 
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.errors import ConfigurationError
+from tokenflight.tokens import DEFAULT_TARGET, ReadOnlyDict, Target, TokenKey, TokenSet
 
 Version = NewType("Version", str)
-"""An opaque string that no two writes of a key share, not even across a delete."""
+"""An opaque string of at most 64 characters that no two writes of a key share, not even across a delete."""
+
+
+def new_version() -> Version:
+    """A version that no other write has. It is random because a counter would repeat itself after a delete."""
+    return Version(secrets.token_hex(8))
+
+
+_NO_ACCESS_TOKENS: Final = ReadOnlyDict[Target, TokenSet]()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTokens:
-    """A record: one atomic unit.
+    """A record: one atomic unit that holds the grant and an access token for each target.
 
-    `issuer` is the authorization server the token set came from, None where unknown: its refresh token is sent
-    nowhere else. `refused` says that the provider has refused the refresh token: it is not sent again.
+    `tokens` is the grant: the refresh token, the ID token, and the access token of the default target. The caller of
+    a write makes `version`, and a write needs a version of its own: `dataclasses.replace` keeps the old one unless it
+    is given a new one. `issuer` is the authorization server that issued the grant, None where unknown; the refresh
+    token is sent to no other. `refused` says that the provider has refused the refresh token, so that it is not sent
+    again. `access_tokens` holds the access tokens of other targets, read-only. Raises `ConfigurationError` if one of
+    them is for the default target, or has a refresh token, an ID token or further members: these belong to the grant.
     """
 
     tokens: TokenSet
-    version: Version
+    version: Version = field(default_factory=new_version)
     issuer: str | None = None
     refused: bool = False
+    access_tokens: Mapping[Target, TokenSet] = field(default_factory=lambda: _NO_ACCESS_TOKENS, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.access_tokens:
+            return
+        if DEFAULT_TARGET in self.access_tokens:
+            raise ConfigurationError("the access token of the default target belongs in tokens, not in access_tokens")
+        for tokens in self.access_tokens.values():
+            if tokens.refresh_token is not None or tokens.id_token is not None or tokens.extra:
+                raise ConfigurationError(
+                    "a token set in access_tokens must have no refresh token, no ID token and no further members"
+                )
+        object.__setattr__(self, "access_tokens", ReadOnlyDict(self.access_tokens))
+
+    def tokens_for(self, target: Target = DEFAULT_TARGET) -> TokenSet | None:
+        """The token set with the access token of `target`, or None if the record has none."""
+        return self.tokens if target == DEFAULT_TARGET else self.access_tokens.get(target)
 
 
 class Lease:
@@ -55,25 +86,19 @@ class TokenStore(ABC):
         """
 
     @abstractmethod
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """Write the record of `key` whatever was there, and whoever holds the lease: a login wins over everything.
 
-        Durable when it returns. The new record is not refused.
+        The write is durable when this returns.
         """
 
     @abstractmethod
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
-        """Write the record of `key` only if it still has the version `expected`. Durable when it returns.
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+        """Write the record of `key` only if it still has the version `expected`, or, with None, only if there is none.
 
-        Raises `StoreConflict`, and writes nothing, if the record changed or is gone: a logout stays a logout.
+        The comparison and the write are one step for all users of the store; the write is durable when this returns.
+        Raises `StoreConflict`, and writes nothing, if the record changed, is gone (a logout stays a logout), or, with
+        None, is there.
         """
 
     @abstractmethod

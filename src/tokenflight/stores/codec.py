@@ -1,25 +1,26 @@
-"""A record as bytes: one JSON object with the token set, its version, its issuer and whether it was refused."""
+"""A record as bytes: one JSON object with the grant, the access tokens of other targets, version, issuer and state."""
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any, Final, Protocol
 
-from tokenflight.errors import StoreCorrupted, StoreError
+from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores.base import StoredTokens, Version
-from tokenflight.tokens import FORMAT_VERSION, TokenKey, TokenSet
+from tokenflight.tokens import DEFAULT_TARGET, Target, TokenKey, TokenSet
+
+RECORD_FORMAT_VERSION: Final = 2
+"""Version of what `encode_record` writes. Format 1, which has no access tokens of other targets, is read too."""
 
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 SEALED: Final = "sealed"
 """The member that only an encrypted record has."""
 
-
-def new_version() -> Version:
-    """A version that no other write has: a counter would repeat itself after a delete."""
-    return Version(secrets.token_hex(8))
+_ACCESS_TOKEN_MEMBERS: Final = ("format_version", "access_token", "token_type", "expires_at", "scope", "issued_at")
+_TARGET_MEMBERS: Final = frozenset(field.name for field in fields(Target))
 
 
 class RecordCodec(Protocol):
@@ -57,13 +58,14 @@ def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
     return json_bytes(
         key,
         {
-            "format_version": FORMAT_VERSION,
+            "format_version": RECORD_FORMAT_VERSION,
             "provider": key.provider,
             "user_id": key.user_id,
             "version": record.version,
             "issuer": record.issuer,
             "refused": record.refused,
             "tokens": record.tokens.to_dict(),
+            "access_tokens": [_access_token(*item) for item in record.access_tokens.items()],
         },
     )
 
@@ -117,11 +119,15 @@ def json_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def require_known_format(record: dict[str, Any]) -> None:
-    """Raise `StoreCorrupted` if a later version wrote `record`. Before all else: it may have moved any other member."""
-    if record.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+def require_known_format(record: dict[str, Any], newest: int) -> None:
+    """Raise `StoreCorrupted` if `record` has a format later than `newest`.
+
+    Callers check this before they read any other member: a later version may have moved it.
+    """
+    version = record.get("format_version", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= newest:
         raise StoreCorrupted(
-            f"it has a format version other than this tokenflight knows, which is {FORMAT_VERSION}: upgrade it",
+            f"it has a format version that this tokenflight does not know, which reads up to {newest}: upgrade it",
             code="unsupported_format",
         )
 
@@ -134,11 +140,13 @@ def require_names(key: TokenKey, record: dict[str, Any]) -> None:
 
 def _decode(key: TokenKey, data: bytes) -> StoredTokens:
     record = json_object(data)
-    require_known_format(record)
+    require_known_format(record, RECORD_FORMAT_VERSION)
     if isinstance(record.get(SEALED), str):
         raise StoreCorrupted("it is encrypted: give the store an EncryptedCodec with its key", code="encrypted")
     tokens = record.get("tokens")
     if not isinstance(tokens, Mapping):
+        if record.get("format_version") == RECORD_FORMAT_VERSION:
+            raise StoreCorrupted("it has no token set")
         # An older program's file has no version; what it holds is one.
         digest = hashlib.blake2b(data, digest_size=8).hexdigest()
         return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
@@ -146,4 +154,46 @@ def _decode(key: TokenKey, data: bytes) -> StoredTokens:
     version, issuer, refused = record.get("version"), record.get("issuer"), record.get("refused", False)
     if not isinstance(version, str) or not isinstance(issuer, str | None) or not isinstance(refused, bool):
         raise StoreCorrupted("its version, issuer or refused member is missing or of the wrong type")
-    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused)
+    access_tokens = _decode_access_tokens(record.get("access_tokens", []))
+    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused, access_tokens)
+
+
+def _access_token(target: Target, tokens: TokenSet) -> dict[str, Any]:
+    """The access token of `target` as a JSON object."""
+    members = tokens.to_dict()
+    return {"target": _without_nulls(asdict(target))} | {name: members[name] for name in _ACCESS_TOKEN_MEMBERS}
+
+
+def _decode_access_tokens(items: object) -> dict[Target, TokenSet]:
+    """Read what `_access_token` wrote. Raises `StoreCorrupted` for anything else."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise StoreCorrupted("its access_tokens member is not an array of objects")
+    access_tokens = {}
+    for item in items:
+        target = _decode_target(item.get("target"))
+        if target is not None:
+            members = {name: item[name] for name in _ACCESS_TOKEN_MEMBERS if name in item}
+            access_tokens[target] = TokenSet.from_dict(members)
+    return access_tokens
+
+
+def _decode_target(members: object) -> Target | None:
+    """The target of an access token; None if it has a member that only a later version knows.
+
+    The access token is then passed over rather than taken for one of a wider target: it can be requested again.
+    """
+    if not isinstance(members, dict):
+        raise StoreCorrupted("an access token has no target")
+    if not members.keys() <= _TARGET_MEMBERS:
+        return None
+    try:
+        target = Target(**members)
+    except ConfigurationError as exc:
+        raise StoreCorrupted(f"the target of an access token can't be understood: {exc}") from None
+    if target == DEFAULT_TARGET:
+        raise StoreCorrupted("an access token has no target")
+    return target
+
+
+def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}

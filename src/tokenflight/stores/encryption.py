@@ -10,6 +10,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
@@ -25,8 +26,9 @@ except ModuleNotFoundError as _error:
 
 from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreError
-from tokenflight.stores.base import StoredTokens, TokenStore
+from tokenflight.stores.base import StoredTokens, TokenStore, new_version
 from tokenflight.stores.codec import (
+    RECORD_FORMAT_VERSION,
     SEALED,
     decode_record,
     encode_record,
@@ -35,9 +37,12 @@ from tokenflight.stores.codec import (
     require_known_format,
     require_names,
 )
-from tokenflight.tokens import FORMAT_VERSION, TokenKey
+from tokenflight.tokens import TokenKey
 
 __all__ = ["EncryptedCodec", "new_key", "reencrypt"]
+
+ENVELOPE_FORMAT_VERSION: Final = 1
+"""Version of what stays readable around an encrypted record. The record inside has a format version of its own."""
 
 ALGORITHM: Final = "XAES-256-GCM"
 KEY_BYTES: Final = 32
@@ -95,7 +100,7 @@ class EncryptedCodec:
         return json_bytes(
             key,
             {
-                "format_version": FORMAT_VERSION,
+                "format_version": ENVELOPE_FORMAT_VERSION,
                 "provider": key.provider,
                 "user_id": key.user_id,
                 "encryption": ALGORITHM,
@@ -115,7 +120,7 @@ class EncryptedCodec:
     def _open(self, key: TokenKey, data: bytes) -> bytes:
         """What `encode_record` wrote."""
         envelope = json_object(data)
-        require_known_format(envelope)
+        require_known_format(envelope, RECORD_FORMAT_VERSION)
         sealed, key_id = envelope.get(SEALED), envelope.get("key_id")
         if not isinstance(sealed, str):
             if self._accept_plain:
@@ -125,6 +130,7 @@ class EncryptedCodec:
                 "there, use accept_plain=True until reencrypt has run",
                 code="not_encrypted",
             )
+        require_known_format(envelope, ENVELOPE_FORMAT_VERSION)
         require_names(key, envelope)
         if envelope.get("encryption") != ALGORITHM or not isinstance(key_id, str):
             raise StoreCorrupted(f"it is encrypted in another way than {ALGORITHM}", code="unsupported_format")
@@ -176,9 +182,7 @@ async def _reencrypt_one(store: TokenStore, key: TokenKey, lease_timeout: float)
                 return None
             if not lease.is_held():
                 raise LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} lapsed; run this again")
-            await store.replace(
-                key, record.tokens, expected=record.version, issuer=record.issuer, refused=record.refused
-            )
+            await store.replace(key, replace(record, version=new_version()), expected=record.version)
     except StoreConflict:
         return None  # a login or logout this instant: there is nothing left of what was to be written again
     except StoreError as exc:
@@ -219,7 +223,7 @@ class _Key:
 
 def _associated_data(key: TokenKey) -> bytes:
     """What a record is bound to, as JSON, so that no two keys run together into the same bytes."""
-    return json.dumps([ALGORITHM, FORMAT_VERSION, key.provider, key.user_id]).encode()
+    return json.dumps([ALGORITHM, ENVELOPE_FORMAT_VERSION, key.provider, key.user_id]).encode()
 
 
 def _secret_in(text: str, position: int) -> bytes:

@@ -9,8 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 from tokenflight.stores import _failures
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
-from tokenflight.stores.codec import new_version
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import TokenKey
 
 
 class MemoryTokenStore(TokenStore):
@@ -25,30 +24,18 @@ class MemoryTokenStore(TokenStore):
         """See `TokenStore.load`."""
         return self._records.get(key)
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
-        record = StoredTokens(tokens, new_version(), issuer)
         with self._guard:
             self._records[key] = record
-        return record.version
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
-        record = StoredTokens(tokens, new_version(), issuer, refused)
         with self._guard:
             current = self._records.get(key)
-            if current is None or current.version != expected:
-                raise _failures.conflict(key)
+            if (None if current is None else current.version) != expected:
+                raise _failures.conflict(key, expected)
             self._records[key] = record
-        return record.version
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`."""

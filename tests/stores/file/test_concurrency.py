@@ -39,10 +39,10 @@ def open_files() -> int:
 
 async def test_no_operation_leaves_a_file_open(store: FileTokenStore, path: Path) -> None:
     async def all_operations() -> None:
-        version = await store.save(KEY, TOKENS)
+        await store.save(KEY, record := StoredTokens(TOKENS))
         with pytest.raises(StoreConflict):
-            await store.replace(KEY, TOKENS, expected=Version("other"))
-        await store.replace(KEY, TOKENS, expected=version)
+            await store.replace(KEY, StoredTokens(TOKENS), expected=Version("other"))
+        await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
         async with store.lease(KEY, timeout=0):
             with pytest.raises(LeaseTimeout):
                 await store.lease(KEY, timeout=0).__aenter__()
@@ -50,7 +50,7 @@ async def test_no_operation_leaves_a_file_open(store: FileTokenStore, path: Path
             break
         await store.delete(KEY)
         path.mkdir()
-        for operation in (store.load(KEY), store.save(KEY, TOKENS)):
+        for operation in (store.load(KEY), store.save(KEY, StoredTokens(TOKENS))):
             with pytest.raises(StoreUnavailable):
                 await operation
         path.rmdir()
@@ -69,7 +69,9 @@ async def test_no_operation_leaves_a_file_open(store: FileTokenStore, path: Path
 async def test_many_first_logins_at_once_make_the_directories_together(directory: Path) -> None:
     for attempt in range(10):
         stores = [FileTokenStore(directory / f"{attempt}" / "tokens") for _ in range(8)]
-        await asyncio.gather(*(store.save(TokenKey("idp", str(n)), TOKENS) for n, store in enumerate(stores)))
+        await asyncio.gather(
+            *(store.save(TokenKey("idp", str(n)), StoredTokens(TOKENS)) for n, store in enumerate(stores))
+        )
         assert len([key async for key in stores[0].keys("idp")]) == len(stores)
         for store in stores:
             await store.aclose()
@@ -122,10 +124,10 @@ def test_a_lease_granted_after_its_event_loop_ended_is_freed(directory: Path, mo
 
 
 async def test_a_cancelled_save_that_has_begun_ends_before_its_call_does(store: FileTokenStore, path: Path) -> None:
-    await store.save(KEY, TokenSet("old"))
+    await store.save(KEY, StoredTokens(TokenSet("old")))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
-    saving = asyncio.create_task(store.save(KEY, TokenSet("new")))
+    saving = asyncio.create_task(store.save(KEY, StoredTokens(TokenSet("new"))))
     await asyncio.sleep(0.05)
     saving.cancel()
     asyncio.get_running_loop().call_later(0.05, _private_files.release_lock, lock)
@@ -140,10 +142,10 @@ async def test_a_cancelled_save_does_not_wait_for_a_disk_that_hangs(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.05)
-    await store.save(KEY, TokenSet("old"))
+    await store.save(KEY, StoredTokens(TokenSet("old")))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
-    saving = asyncio.create_task(store.save(KEY, TokenSet("new")))
+    saving = asyncio.create_task(store.save(KEY, StoredTokens(TokenSet("new"))))
     await asyncio.sleep(0.05)
     saving.cancel()
     async with asyncio.timeout(5):
@@ -156,12 +158,12 @@ async def test_a_save_cancelled_before_it_began_never_happens(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_store, "MAX_THREADS", 1)
-    await store.save(KEY, TokenSet("old"))
+    await store.save(KEY, StoredTokens(TokenSet("old")))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
-    first = asyncio.create_task(store.save(KEY, TokenSet("first")))
+    first = asyncio.create_task(store.save(KEY, StoredTokens(TokenSet("first"))))
     await asyncio.sleep(0)
-    second = asyncio.create_task(store.save(KEY, TokenSet("second")))
+    second = asyncio.create_task(store.save(KEY, StoredTokens(TokenSet("second"))))
     await asyncio.sleep(0)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -183,9 +185,9 @@ def test_s10_one_store_serves_event_loops_in_several_threads(directory: Path) ->
                 record = await store.load(KEY)
                 assert record is not None
                 number = int(record.tokens.access_token) + 1
-                await store.replace(KEY, TokenSet(str(number)), expected=record.version)
+                await store.replace(KEY, StoredTokens(TokenSet(str(number))), expected=record.version)
 
-    asyncio.run(store.save(KEY, TokenSet("0")))
+    asyncio.run(store.save(KEY, StoredTokens(TokenSet("0"))))
     threads = [threading.Thread(target=asyncio.run, args=[count_up()]) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -201,7 +203,7 @@ async def test_closing_ends_the_stores_threads(store: FileTokenStore) -> None:
     def threads() -> list[threading.Thread]:
         return [each for each in threading.enumerate() if each.name.startswith("tokenflight-file-store")]
 
-    await asyncio.gather(*(store.save(TokenKey("idp", str(n)), TOKENS) for n in range(50)))
+    await asyncio.gather(*(store.save(TokenKey("idp", str(n)), StoredTokens(TOKENS)) for n in range(50)))
     mine = threads()
     assert 0 < len(mine) <= file_store.MAX_THREADS
     await store.aclose()
@@ -252,7 +254,7 @@ async def test_a_read_that_was_given_up_and_then_fails_is_not_reported_as_never_
             raise StoreCorrupted("damaged")
 
     store = FileTokenStore(directory, codec=Slow())
-    await store.save(KEY, TokenSet("access"))
+    await store.save(KEY, StoredTokens(TokenSet("access")))
     loading = asyncio.create_task(store.load(KEY))
     await asyncio.sleep(0.05)
     loading.cancel()

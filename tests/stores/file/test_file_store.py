@@ -20,6 +20,7 @@ from tokenflight import (
     FileTokenStore,
     StoreConflict,
     StoreCorrupted,
+    StoredTokens,
     StoreUnavailable,
     TokenKey,
     TokenSet,
@@ -49,7 +50,7 @@ def put(path: Path, data: bytes) -> None:
 
 async def test_system_d_tokens_are_saved_and_loaded_for_an_account_at_a_provider(store: FileTokenStore) -> None:
     for key in (KEY, TokenKey("idp", "bob"), TokenKey("other", "alice")):
-        await store.save(key, TokenSet(f"access of {key}"))
+        await store.save(key, StoredTokens(TokenSet(f"access of {key}")))
     for key in (KEY, TokenKey("idp", "bob"), TokenKey("other", "alice")):
         record = await store.load(key)
         assert record is not None
@@ -57,7 +58,7 @@ async def test_system_d_tokens_are_saved_and_loaded_for_an_account_at_a_provider
 
 
 async def test_system_d_a_record_is_a_private_json_file_of_its_own(store: FileTokenStore, path: Path) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     assert json.loads(path.read_bytes())["tokens"] == TOKENS.to_dict()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -82,16 +83,16 @@ async def test_system_d_an_older_file_loads_and_is_written_back_in_todays_shape(
     assert (record.tokens.access_token, record.tokens.refresh_token) == ("old", "r")
     assert record.tokens.expires_at == 1_800_000_000
     assert await keys_of(store) == [KEY]
-    await store.replace(KEY, record.tokens, expected=record.version)
+    await store.replace(KEY, StoredTokens(record.tokens), expected=record.version)
     assert json.loads(path.read_bytes())["tokens"] == record.tokens.to_dict()
     with pytest.raises(StoreConflict):
-        await store.replace(KEY, record.tokens, expected=record.version)
+        await store.replace(KEY, StoredTokens(record.tokens), expected=record.version)
 
 
 async def test_a_tilde_in_the_directory_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store = FileTokenStore("~/.local/state/app/tokens")
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     await store.aclose()
     assert (tmp_path / ".local/state/app/tokens/idp/alice.json").exists()
 
@@ -115,7 +116,7 @@ async def test_reading_makes_no_directory(store: FileTokenStore, directory: Path
 async def test_p2_p3_a_write_is_synced_renamed_and_synced_again(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.save(KEY, TokenSet("before"))
+    await store.save(KEY, StoredTokens(TokenSet("before")))
     before = path.read_bytes()
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
@@ -133,7 +134,7 @@ async def test_p2_p3_a_write_is_synced_renamed_and_synced_again(
 
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "replace", watched_replace)
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     assert steps == ["sync True", "rename to alice.json", "sync directory"]
     steps.clear()
     await store.delete(KEY)
@@ -142,7 +143,7 @@ async def test_p2_p3_a_write_is_synced_renamed_and_synced_again(
 
 async def test_p3_a_reader_never_sees_half_a_record(store: FileTokenStore, path: Path) -> None:
     small, large = TokenSet("small"), TokenSet("large", extra={"filling": "x" * 200_000})
-    await store.save(KEY, small)
+    await store.save(KEY, StoredTokens(small))
     seen: set[str] = set()
     done = threading.Event()
 
@@ -152,8 +153,8 @@ async def test_p3_a_reader_never_sees_half_a_record(store: FileTokenStore, path:
 
     reader = asyncio.create_task(asyncio.to_thread(read))
     for _ in range(20):
-        await store.save(KEY, large)
-        await store.save(KEY, small)
+        await store.save(KEY, StoredTokens(large))
+        await store.save(KEY, StoredTokens(small))
     done.set()
     await reader
     assert seen == {"small", "large"}
@@ -168,7 +169,7 @@ async def test_p3_a_temporary_file_left_by_a_dead_process_is_in_nobodys_way(
     aside.chmod(0o644)
     assert await store.load(KEY) is None
     assert await keys_of(store) == []
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens == TOKENS
@@ -180,14 +181,14 @@ async def test_the_lock_files_stay(store: FileTokenStore, path: Path) -> None:
     def locks() -> dict[str, int]:
         return {each.name: each.stat().st_ino for each in path.parent.iterdir() if each.suffix != ".json"}
 
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     async with store.lease(KEY, timeout=0):
         pass
     before = locks()
     assert set(before) == {"alice.lock", "alice.write-lock"}
     async with store.lease(KEY, timeout=0):
         await store.delete(KEY)
-        await store.save(KEY, TOKENS)
+        await store.save(KEY, StoredTokens(TOKENS))
     assert locks() == before
 
 
@@ -214,11 +215,11 @@ async def test_p4_a_damaged_record_is_left_as_it_is_until_a_login_overwrites_it(
     with pytest.raises(StoreCorrupted, match="a new login overwrites it"):
         await store.load(KEY)
     with pytest.raises(StoreCorrupted):
-        await store.replace(KEY, TOKENS, expected=Version("1"))
+        await store.replace(KEY, StoredTokens(TOKENS), expected=Version("1"))
     assert await keys_of(store) == [KEY]
     assert path.read_bytes() == DAMAGE[damage]
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens == TOKENS
@@ -231,13 +232,13 @@ async def test_p4_a_damaged_record_can_be_deleted(store: FileTokenStore, path: P
 
 
 async def test_a_record_of_a_later_format_is_left_alone(store: FileTokenStore, path: Path) -> None:
-    later = json.dumps({"format_version": 2, "provider": "idp", "user_id": "alice", "sealed": "AAAA"}).encode()
+    later = json.dumps({"format_version": 3, "provider": "idp", "user_id": "alice", "sealed": "AAAA"}).encode()
     put(path, later)
     with pytest.raises(StoreCorrupted, match="upgrade it") as raised:
         await store.load(KEY)
     assert raised.value.code == "unsupported_format"
     with pytest.raises(StoreCorrupted):
-        await store.replace(KEY, TOKENS, expected=Version("1"))
+        await store.replace(KEY, StoredTokens(TOKENS), expected=Version("1"))
     assert path.read_bytes() == later
 
 
@@ -245,22 +246,22 @@ async def test_a_record_of_a_later_format_is_left_alone(store: FileTokenStore, p
 
 
 async def test_p7_a_renewal_does_not_make_a_removed_directory_again(store: FileTokenStore, directory: Path) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     shutil.rmtree(directory)
     with pytest.raises(StoreUnavailable, match="is gone"):
-        await store.replace(KEY, TOKENS, expected=version)
+        await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
     assert not directory.exists()
 
 
 async def test_p7_a_directory_that_is_taken_away_logs_nobody_out_and_is_not_made_again(
     store: FileTokenStore, directory: Path
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     directory.rename(directory.with_name("away"))
     for operation in (
         store.load(KEY),
-        store.save(KEY, TOKENS),
-        store.replace(KEY, TOKENS, expected=version),
+        store.save(KEY, StoredTokens(TOKENS)),
+        store.replace(KEY, StoredTokens(TOKENS), expected=record.version),
         store.delete(KEY),
         store.lease(KEY, timeout=0).__aenter__(),
         anext(store.keys()),
@@ -269,36 +270,56 @@ async def test_p7_a_directory_that_is_taken_away_logs_nobody_out_and_is_not_made
             await operation
     assert not directory.exists()
     directory.with_name("away").rename(directory)
-    assert (await store.replace(KEY, TOKENS, expected=version)) != version
+    await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
 
 
 async def test_p7_a_directory_made_anew_by_another_process_is_no_logout_for_a_renewal(
     store: FileTokenStore, directory: Path
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     directory.rename(directory.with_name("away"))
     for other in ("bob", "alice"):
-        await FileTokenStore(directory).save(TokenKey("another", other), TOKENS)
+        await FileTokenStore(directory).save(TokenKey("another", other), StoredTokens(TOKENS))
         with pytest.raises(StoreUnavailable, match="is not the one it was"):
-            await store.replace(KEY, TOKENS, expected=version)
+            await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
     shutil.rmtree(directory)
     directory.with_name("away").rename(directory)
-    assert (await store.replace(KEY, TOKENS, expected=version)) != version
+    await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
+
+
+async def test_p7_a_record_is_not_created_in_a_directory_made_anew_by_another_process(
+    store: FileTokenStore, directory: Path
+) -> None:
+    await store.save(KEY, record := StoredTokens(TOKENS))
+    directory.rename(directory.with_name("away"))
+    await FileTokenStore(directory).save(TokenKey("another", "bob"), StoredTokens(TOKENS))
+    with pytest.raises(StoreUnavailable, match="is not the one it was"):
+        await store.replace(KEY, StoredTokens(TOKENS), expected=None)
+    shutil.rmtree(directory)
+    directory.with_name("away").rename(directory)
+    assert await store.load(KEY) == record
+
+
+async def test_p4_a_damaged_record_is_not_created_anew(store: FileTokenStore, path: Path) -> None:
+    put(path, b"damaged")
+    with pytest.raises(StoreCorrupted):
+        await store.replace(KEY, StoredTokens(TOKENS), expected=None)
+    assert path.read_bytes() == b"damaged"
 
 
 @pytest.mark.parametrize("replaced", ["tokens", "tokens/idp"])
 async def test_p7_a_file_in_the_place_of_a_directory_makes_the_store_unavailable(
     store: FileTokenStore, tmp_path: Path, replaced: str
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, saved := StoredTokens(TOKENS))
     (tmp_path / replaced).rename(tmp_path / "moved")
     (tmp_path / replaced).write_text("a file")
     with pytest.raises(StoreUnavailable):
         await store.load(KEY)
     with pytest.raises(StoreUnavailable):
-        await store.save(KEY, TOKENS)
+        await store.save(KEY, StoredTokens(TOKENS))
     with pytest.raises(StoreUnavailable):
-        await store.replace(KEY, TOKENS, expected=version)
+        await store.replace(KEY, StoredTokens(TOKENS), expected=saved.version)
     with pytest.raises(StoreUnavailable):
         await store.delete(KEY)
     with pytest.raises(StoreUnavailable):
@@ -308,14 +329,14 @@ async def test_p7_a_file_in_the_place_of_a_directory_makes_the_store_unavailable
     (tmp_path / "moved").rename(tmp_path / replaced)
     record = await store.load(KEY)
     assert record is not None
-    assert record.version == version
+    assert record.version == saved.version
 
 
 async def test_p7_a_system_error_is_unavailable_with_its_cause(store: FileTokenStore, path: Path) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     path.unlink()
     path.mkdir()
-    for operation in (store.load, partial(store.save, tokens=TOKENS), store.delete):
+    for operation in (store.load, partial(store.save, record=StoredTokens(TOKENS)), store.delete):
         with pytest.raises(StoreUnavailable, match=r"alice\.json") as raised:
             await operation(KEY)
         assert "refresh" not in str(raised.value)
@@ -325,21 +346,21 @@ async def test_p7_a_system_error_is_unavailable_with_its_cause(store: FileTokenS
 async def test_p7_a_write_lock_that_never_comes_free_is_given_up(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
     monkeypatch.setattr(_private_files, "LOCK_TIMEOUT_SECONDS", 0.05)
     with pytest.raises(StoreUnavailable, match="has been locked by another process"):
-        await store.save(KEY, TokenSet("later"))
+        await store.save(KEY, StoredTokens(TokenSet("later")))
     _private_files.release_lock(lock)
-    await store.save(KEY, TokenSet("later"))
+    await store.save(KEY, StoredTokens(TokenSet("later")))
 
 
 # keys
 
 
 async def test_keys_passes_over_what_is_no_record(store: FileTokenStore, directory: Path, path: Path) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     async with store.lease(TokenKey("idp", "leased"), timeout=0):
         pass
     long = f"{file_name('y' * 300)}.json"
@@ -360,7 +381,7 @@ async def test_keys_come_in_batches_and_none_is_lost(store: FileTokenStore, monk
     monkeypatch.setattr(file_store, "KEYS_PER_READ", 3)
     keys = {TokenKey(provider, f"{n}" * length) for provider in "ab" for n in range(5) for length in (1, 300)}
     for key in keys:
-        await store.save(key, TOKENS)
+        await store.save(key, StoredTokens(TOKENS))
     listed = await keys_of(store)
     assert len(listed) == len(keys)
     assert set(listed) == keys
@@ -393,14 +414,14 @@ async def test_p3_a_directory_that_was_made_is_synced_into_its_parent(
             synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     monkeypatch.setattr(os, "fsync", watched_fsync)
-    await store.save(KEY, TokenSet("access"))
+    await store.save(KEY, StoredTokens(TokenSet("access")))
     assert synced == [directory.parent, directory, directory / KEY.provider]
 
 
 async def test_a_record_that_the_system_gives_in_pieces_is_read_whole(
     store: FileTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.save(KEY, TokenSet("access"))
+    await store.save(KEY, StoredTokens(TokenSet("access")))
     read = os.read
     monkeypatch.setattr(os, "read", lambda descriptor, length: read(descriptor, min(length, 10)))
     record = await store.load(KEY)

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tokenflight import FileTokenStore, StoreCorrupted, StoreError, StoreUnavailable, TokenKey, TokenSet, Version
+from tokenflight import (
+    FileTokenStore,
+    StoreCorrupted,
+    StoredTokens,
+    StoreError,
+    StoreUnavailable,
+    TokenKey,
+    TokenSet,
+    Version,
+)
 from tokenflight.testing.conformance._suite import HOSTILE_NAMES, LONE_SURROGATES
 
 KEY = TokenKey("idp", "alice")
@@ -35,8 +44,8 @@ def mode(path: Path) -> int:
 async def check_that_all_fails(store: FileTokenStore, error: type[StoreError], code: str) -> None:
     for operation in (
         store.load(KEY),
-        store.save(KEY, TOKENS),
-        store.replace(KEY, TOKENS, expected=Version("1")),
+        store.save(KEY, StoredTokens(TOKENS)),
+        store.replace(KEY, StoredTokens(TOKENS), expected=Version("1")),
         store.delete(KEY),
         store.lease(KEY, timeout=5).__aenter__(),
     ):
@@ -48,8 +57,8 @@ async def check_that_all_fails(store: FileTokenStore, error: type[StoreError], c
 async def test_p5_files_and_directories_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     store = FileTokenStore(tmp_path / "state" / "app" / "tokens")
     for _ in range(2):
-        version = await store.save(KEY, TOKENS)
-        await store.replace(KEY, TOKENS, expected=version)
+        await store.save(KEY, record := StoredTokens(TOKENS))
+        await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
         async with store.lease(KEY, timeout=0):
             pass
     await store.aclose()
@@ -79,7 +88,7 @@ async def test_p5_a_file_is_private_before_its_first_byte(
         return descriptor
 
     monkeypatch.setattr(os, "open", watched_open)
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     async with store.lease(KEY, timeout=0):
         pass
     assert created == [(0o600, 0)] * 3
@@ -89,18 +98,18 @@ async def test_p5_a_file_is_private_before_its_first_byte(
 async def test_p5_a_record_that_others_can_read_is_refused_and_left_alone(
     store: FileTokenStore, provider_directory: Path, permissions: int
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     path = provider_directory / "alice.json"
     path.chmod(permissions)
     before = path.read_bytes()
-    for operation in (store.load(KEY), store.replace(KEY, TOKENS, expected=version)):
+    for operation in (store.load(KEY), store.replace(KEY, StoredTokens(TOKENS), expected=record.version)):
         with pytest.raises(StoreError, match=rf"mode {permissions:04o}.*chmod go-rwx .*alice\.json") as raised:
             await operation
         assert raised.value.code == "insecure_permissions"
         assert not isinstance(raised.value, StoreCorrupted)
     assert path.read_bytes() == before
     assert mode(path) == permissions
-    await store.save(KEY, TOKENS)  # a login makes a file of its own
+    await store.save(KEY, StoredTokens(TOKENS))  # a login makes a file of its own
     assert mode(path) == 0o600
 
 
@@ -109,7 +118,7 @@ async def test_p5_a_record_that_others_can_read_is_refused_and_left_alone(
 async def test_p5_a_directory_that_others_can_write_to_is_refused(
     store: FileTokenStore, tmp_path: Path, name: str, permissions: int
 ) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     path = tmp_path / "tokens" / "idp" / "alice.json"
     before = path.read_bytes()
     (tmp_path / name).chmod(permissions)
@@ -120,7 +129,7 @@ async def test_p5_a_directory_that_others_can_write_to_is_refused(
 
 async def test_a_directory_that_others_may_only_look_into_is_accepted(store: FileTokenStore, tmp_path: Path) -> None:
     (tmp_path / "tokens").mkdir(mode=0o755)
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     assert mode(tmp_path / "tokens") == 0o755
     assert mode(tmp_path / "tokens" / "idp") == 0o700
 
@@ -131,7 +140,7 @@ async def test_p6_names_of_any_content_stay_inside_the_directory(
 ) -> None:
     for name in (*HOSTILE_NAMES, *LONE_SURROGATES):
         key = TokenKey("idp", name) if place == "user_id" else TokenKey(name, "alice")
-        await store.save(key, TOKENS)
+        await store.save(key, StoredTokens(TOKENS))
         async with store.lease(key, timeout=0):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
@@ -157,15 +166,15 @@ def outside(tmp_path: Path) -> Iterator[Path]:
 async def test_p6_a_link_in_the_place_of_a_record_is_not_followed(
     store: FileTokenStore, provider_directory: Path, outside: Path
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     path = provider_directory / "alice.json"
     path.unlink()
     path.symlink_to(outside)
-    for operation in (store.load(KEY), store.replace(KEY, TOKENS, expected=version)):
+    for operation in (store.load(KEY), store.replace(KEY, StoredTokens(TOKENS), expected=record.version)):
         with pytest.raises(StoreUnavailable):
             await operation
     assert path.is_symlink()
-    await store.save(KEY, TOKENS)  # a login puts a file in the place of the link
+    await store.save(KEY, StoredTokens(TOKENS))  # a login puts a file in the place of the link
     assert not path.is_symlink()
     path.unlink()
     path.symlink_to(outside)
@@ -175,9 +184,9 @@ async def test_p6_a_link_in_the_place_of_a_record_is_not_followed(
 async def test_p6_a_link_in_the_place_of_the_temporary_file_is_not_followed(
     store: FileTokenStore, provider_directory: Path, outside: Path
 ) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     (provider_directory / ".alice.json.tmp").symlink_to(outside)
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     assert not (provider_directory / "alice.json").is_symlink()
 
 
@@ -185,21 +194,21 @@ async def test_p6_a_link_in_the_place_of_the_temporary_file_is_not_followed(
 async def test_p6_a_link_in_the_place_of_a_lock_is_not_followed(
     store: FileTokenStore, tmp_path: Path, provider_directory: Path, outside: Path, target: str
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, saved := StoredTokens(TOKENS))
     for name in ("alice.lock", "alice.write-lock"):
         (provider_directory / name).unlink(missing_ok=True)
         (provider_directory / name).symlink_to(tmp_path / target)
     for operation in (
         store.lease(KEY, timeout=5).__aenter__(),
-        store.save(KEY, TokenSet("new")),
-        store.replace(KEY, TokenSet("new"), expected=version),
+        store.save(KEY, StoredTokens(TokenSet("new"))),
+        store.replace(KEY, StoredTokens(TokenSet("new")), expected=saved.version),
         store.delete(KEY),
     ):
         with pytest.raises(StoreUnavailable):
             await operation
     record = await store.load(KEY)
     assert record is not None
-    assert record.version == version
+    assert record.version == saved.version
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -207,7 +216,7 @@ async def test_p6_a_link_in_the_place_of_a_lock_is_not_followed(
 async def test_p6_a_link_in_the_place_of_a_directory_is_not_followed(
     store: FileTokenStore, tmp_path: Path, name: str
 ) -> None:
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     (tmp_path / name).rename(tmp_path / "elsewhere")
     (tmp_path / name).symlink_to(tmp_path / "elsewhere")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")}
@@ -219,7 +228,7 @@ async def test_the_directory_named_by_the_app_may_be_a_link(tmp_path: Path) -> N
     (tmp_path / "disk").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     store = FileTokenStore(tmp_path / "link" / "tokens")
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     await store.aclose()
     assert (tmp_path / "disk" / "tokens" / "idp" / "alice.json").exists()
 

@@ -15,7 +15,7 @@ import pytest
 
 from kit import file_store_worker
 from kit.file_store_worker import KEY, tokens
-from tokenflight import FileTokenStore, LeaseTimeout, TokenSet
+from tokenflight import FileTokenStore, LeaseTimeout, StoredTokens, TokenSet
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def test_a_lease_is_exclusive_among_processes(store: FileTokenStore, tmp_p
         assert await line_of(holder) == "held"
         with pytest.raises(LeaseTimeout, match="not free within"):
             await store.lease(KEY, timeout=0.1).__aenter__()
-        await store.save(KEY, tokens(1))
+        await store.save(KEY, StoredTokens(tokens(1)))
         assert holder.stdin is not None
         holder.stdin.close()
         async with store.lease(KEY, timeout=10):
@@ -80,7 +80,7 @@ async def test_x7_the_lease_of_a_killed_process_is_free_at_once(store: FileToken
 
 
 async def test_processes_that_take_turns_lose_no_update(store: FileTokenStore, tmp_path: Path) -> None:
-    await store.save(KEY, TokenSet("access-0"))
+    await store.save(KEY, StoredTokens(TokenSet("access-0")))
     async with worker("count_up", tmp_path) as one, worker("count_up", tmp_path) as other:
         assert [await one.wait(), await other.wait()] == [0, 0]
     record = await store.load(KEY)
@@ -101,13 +101,13 @@ async def test_p3_a_process_killed_while_saving_leaves_a_whole_record(
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens in (tokens(last_told), tokens(last_told + 1))
-    await store.save(KEY, tokens(0))
+    await store.save(KEY, StoredTokens(tokens(0)))
     names = {path.name for path in (tmp_path / "tokens" / "idp").iterdir()}
     assert names == {"alice.json", "alice.write-lock"}
 
 
 async def test_p7_a_write_that_does_not_fit_fails_and_leaves_the_record(store: FileTokenStore, tmp_path: Path) -> None:
-    await store.save(KEY, TokenSet("access-1"))
+    await store.save(KEY, StoredTokens(TokenSet("access-1")))
     before = (tmp_path / "tokens" / "idp" / "alice.json").read_bytes()
     async with worker("write_with_limit", tmp_path) as process:
         printed, _ = await process.communicate()

@@ -26,6 +26,7 @@ from tokenflight import (
     OIDCProvider,
     StoreConflict,
     StoreCorrupted,
+    StoredTokens,
     StoreError,
     StoreUnavailable,
     TokenKey,
@@ -191,15 +192,15 @@ async def take(store: RedisTokenStore, *, key: TokenKey = KEY, timeout: float = 
 async def test_a_record_is_one_hash_and_its_lease_one_key_beside_it(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     with server.client() as client:
         async with store.lease(KEY, timeout=0):
             assert sorted(client.keys()) == [LEASE.encode(), RECORD.encode()]
             assert 0 < client.pttl(LEASE) <= 60_000
         assert client.keys() == [RECORD.encode()]
         assert client.pttl(RECORD) == -1
-        assert client.hget(RECORD, "version") == version.encode()
-        assert json.loads(client.hget(RECORD, "record") or "")["version"] == version
+        assert client.hget(RECORD, "version") == record.version.encode()
+        assert json.loads(client.hget(RECORD, "record") or "")["version"] == record.version
 
 
 @pytest.mark.parametrize("text", ["{}", "}{", "a}b{c", ":", "a:b", "*", "\x00", "\ud800", "%7B", "ü", "x" * 3000])
@@ -219,7 +220,7 @@ async def test_keys_of_other_programs_are_no_records(server: RedisServer, store:
     with server.client() as client:
         for name in (*names, b"tokenflight:{idp:\xff}:tokens", "tokenflight2:{idp:alice}:tokens"):
             client.set(name, "something")
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     assert await keys_of(store) == [KEY]
     assert await keys_of(store, "idp") == [KEY]
 
@@ -227,7 +228,7 @@ async def test_keys_of_other_programs_are_no_records(server: RedisServer, store:
 async def test_stores_with_other_prefixes_are_apart(server: RedisServer) -> None:
     stores = [RedisTokenStore(server.url, prefix=prefix) for prefix in ("a", "a:b", "*", "{a}")]
     for number, store in enumerate(stores):
-        await store.save(TokenKey("idp", str(number)), TOKENS)
+        await store.save(TokenKey("idp", str(number)), StoredTokens(TOKENS))
     for number, store in enumerate(stores):
         assert await keys_of(store) == [TokenKey("idp", str(number))]
         await store.aclose()
@@ -245,7 +246,7 @@ async def test_more_keys_than_one_scan_gives_are_all_found(server: RedisServer, 
 async def test_p4_a_damaged_record_is_reported_left_alone_and_overwritten_by_a_login(
     server: RedisServer, store: RedisTokenStore, damage: str
 ) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, saved := StoredTokens(TOKENS))
     with server.client() as client:
         if damage == "not_json":
             client.hset(RECORD, "record", "{")
@@ -261,9 +262,9 @@ async def test_p4_a_damaged_record_is_reported_left_alone_and_overwritten_by_a_l
             await store.load(KEY)
         if damage != "not_json":
             with pytest.raises(StoreConflict):
-                await store.replace(KEY, TOKENS, expected=version)
+                await store.replace(KEY, StoredTokens(TOKENS), expected=saved.version)
         assert client.dump(RECORD) == before
-    await store.save(KEY, TOKENS)
+    await store.save(KEY, StoredTokens(TOKENS))
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens == TOKENS
@@ -272,18 +273,18 @@ async def test_p4_a_damaged_record_is_reported_left_alone_and_overwritten_by_a_l
 async def test_a_record_vanishes_only_where_it_was_given_a_lifetime(server: RedisServer) -> None:
     mortal, immortal = RedisTokenStore(server.url, record_lifetime=1000), RedisTokenStore(server.url)
     with server.client() as client:
-        version = await immortal.save(KEY, TOKENS)
-        version = await mortal.replace(KEY, TOKENS, expected=version)
+        await immortal.save(KEY, saved := StoredTokens(TOKENS))
+        await mortal.replace(KEY, replaced := StoredTokens(TOKENS), expected=saved.version)
         assert 990_000 < client.pttl(RECORD) <= 1_000_000
-        await immortal.replace(KEY, TOKENS, expected=version)
+        await immortal.replace(KEY, StoredTokens(TOKENS), expected=replaced.version)
         assert client.pttl(RECORD) == -1
-        await mortal.save(KEY, TOKENS)
+        await mortal.save(KEY, StoredTokens(TOKENS))
         assert 990_000 < client.pttl(RECORD) <= 1_000_000
         client.pexpire(RECORD, 1)
         client.set("something", "else", px=1)
         await asyncio.sleep(0.01)
         assert await mortal.load(KEY) is None
-        await immortal.save(KEY, TOKENS)
+        await immortal.save(KEY, StoredTokens(TOKENS))
         assert client.pttl(RECORD) == -1
     await mortal.aclose()
     await immortal.aclose()
@@ -295,7 +296,7 @@ async def test_a_record_vanishes_only_where_it_was_given_a_lifetime(server: Redi
 async def test_a_renewal_takes_four_round_trips_and_a_cold_read_one(
     server: RedisServer, store: RedisTokenStore, fake: FakeProvider, provider: OIDCProvider
 ) -> None:
-    await store.save(TokenKey(provider.name, "warm-up"), TOKENS)
+    await store.save(TokenKey(provider.name, "warm-up"), StoredTokens(TOKENS))
     async with TokenRefresher(provider, store) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         await refresher.get_valid_token("alice")  # now the server knows the scripts
@@ -314,12 +315,12 @@ async def test_a_renewal_takes_four_round_trips_and_a_cold_read_one(
 
 
 async def test_a_server_that_forgot_the_scripts_is_told_them_again(server: RedisServer, store: RedisTokenStore) -> None:
-    version = await store.save(KEY, TOKENS)
+    await store.save(KEY, record := StoredTokens(TOKENS))
     with server.client() as client:
         client.script_flush()
     commands = Commands(server)
     with commands.watched():
-        await store.replace(KEY, TOKENS, expected=version)
+        await store.replace(KEY, StoredTokens(TOKENS), expected=record.version)
     assert commands.names == ["EVALSHA", "EVAL"]
 
 
@@ -540,12 +541,12 @@ async def test_an_error_under_a_lease_is_not_hidden_by_a_release_that_fails() ->
 async def test_p7_an_outage_is_reported_and_the_records_are_there_after_it() -> None:
     with running_server("--appendonly", "yes", "--appendfsync", "always") as server:
         store = RedisTokenStore(server.url)
-        version = await store.save(KEY, TOKENS)
+        await store.save(KEY, saved := StoredTokens(TOKENS))
         server.stop()
         operations: list[Callable[[], Any]] = [
             lambda: store.load(KEY),
-            lambda: store.save(KEY, TOKENS),
-            lambda: store.replace(KEY, TOKENS, expected=version),
+            lambda: store.save(KEY, StoredTokens(TOKENS)),
+            lambda: store.replace(KEY, StoredTokens(TOKENS), expected=saved.version),
             lambda: store.delete(KEY),
             lambda: take(store),
             lambda: anext(store.keys()),
@@ -555,21 +556,20 @@ async def test_p7_an_outage_is_reported_and_the_records_are_there_after_it() -> 
         server.start()
         record = await store.load(KEY)
         assert record is not None
-        assert (record.tokens, record.version) == (TOKENS, version)
+        assert (record.tokens, record.version) == (TOKENS, saved.version)
         await take(store, timeout=0)
         await store.aclose()
 
 
 async def test_connections_killed_again_and_again_lose_no_write(server: RedisServer, store: RedisTokenStore) -> None:
-    version = await store.save(KEY, TokenSet("0"))
+    await store.save(KEY, last := StoredTokens(TokenSet("0")))
     with server.client() as client:
         for number in range(1, 60):
             client.execute_command("CLIENT KILL TYPE normal SKIPME yes")
-            version = await store.replace(KEY, TokenSet(str(number)), expected=version)
+            expected, last = last.version, StoredTokens(TokenSet(str(number)))
+            await store.replace(KEY, last, expected=expected)
             async with store.lease(KEY, timeout=0):
-                record = await store.load(KEY)
-            assert record is not None
-            assert (record.tokens, record.version) == (TokenSet(str(number)), version)
+                assert await store.load(KEY) == last
 
 
 async def test_a_write_or_lease_whose_reply_was_lost_is_sent_again_and_counts_once(
@@ -580,9 +580,12 @@ async def test_a_write_or_lease_whose_reply_was_lost_is_sent_again_and_counts_on
 
     async with lossy_connection(server) as connection:
         lossy = RedisTokenStore(connection.url)
-        version = await lossy.save(KEY, TokenSet("saved"))
+        await lossy.save(KEY, StoredTokens(TokenSet("saved")))
+        await lossy.delete(KEY)
         connection.lose_the_next_reply(nothing)
-        version = await lossy.replace(KEY, TokenSet("replaced"), expected=version)
+        await lossy.replace(KEY, created := StoredTokens(TokenSet("created")), expected=None)
+        connection.lose_the_next_reply(nothing)
+        await lossy.replace(KEY, StoredTokens(TokenSet("replaced")), expected=created.version)
 
         connection.lose_the_next_reply(nothing)
         async with lossy.lease(KEY, timeout=0) as lease:
@@ -594,10 +597,18 @@ async def test_a_write_or_lease_whose_reply_was_lost_is_sent_again_and_counts_on
             record = await store.load(KEY)
             assert record is not None
             assert record.tokens == TokenSet("login")
-            await store.replace(KEY, TokenSet("renewed"), expected=record.version)
+            await store.replace(KEY, StoredTokens(TokenSet("renewed")), expected=record.version)
 
+        login = StoredTokens(TokenSet("login"))
         connection.lose_the_next_reply(renew)
-        await lossy.save(KEY, TokenSet("login"))
+        await lossy.save(KEY, login)
+        record = await store.load(KEY)
+        assert record is not None
+        assert record.tokens == TokenSet("renewed")
+
+        await store.delete(KEY)
+        connection.lose_the_next_reply(renew)
+        await lossy.replace(KEY, login, expected=None)
         record = await store.load(KEY)
         assert record is not None
         assert record.tokens == TokenSet("renewed")
@@ -610,7 +621,7 @@ async def test_p7_listing_the_users_of_a_server_that_hangs_is_given_up(
     monkeypatch.setattr(_redis_session, "SEARCH_TIMEOUT_SECONDS", 0.2)
     async with Redis.from_url(server.url, socket_timeout=None) as client:
         store = RedisTokenStore(client)
-        await store.save(KEY, TOKENS)
+        await store.save(KEY, StoredTokens(TOKENS))
         with server.paused(), pytest.raises(StoreUnavailable, match="did not reply within") as failure:
             await keys_of(store)
     assert failure.value.code == "timeout"
@@ -628,9 +639,9 @@ async def test_a_name_of_another_program_that_a_decoding_client_can_not_read_is_
 async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
-    await store.save(KEY, TokenSet("old"))
+    await store.save(KEY, StoredTokens(TokenSet("old")))
     with server.paused():
-        saving = asyncio.create_task(store.save(KEY, TokenSet("new")))
+        saving = asyncio.create_task(store.save(KEY, StoredTokens(TokenSet("new"))))
         await asyncio.sleep(0.05)
         saving.cancel()
         await asyncio.sleep(0.05)
@@ -648,7 +659,7 @@ async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
     monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.05)
     await store.load(KEY)
     with server.paused():
-        saving = asyncio.create_task(store.save(KEY, TOKENS))
+        saving = asyncio.create_task(store.save(KEY, StoredTokens(TOKENS)))
         await asyncio.sleep(0.05)
         saving.cancel()
         async with asyncio.timeout(5):
@@ -683,7 +694,7 @@ async def test_l3_a_server_that_hangs_is_given_up_also_by_a_client_without_timeo
         store = RedisTokenStore(client)
         await store.load(KEY)
         with server.paused():
-            for operation in (store.load(KEY), store.save(KEY, TOKENS), take(store)):
+            for operation in (store.load(KEY), store.save(KEY, StoredTokens(TOKENS)), take(store)):
                 async with asyncio.timeout(5):
                     with pytest.raises(StoreUnavailable, match="did not reply") as caught:
                         await operation
@@ -705,8 +716,8 @@ async def test_a_client_of_the_apps_is_used_as_it_is_and_left_open(
     async with client:
         store = RedisTokenStore(client)
         tokens = TokenSet("€ü\x00")
-        version = await store.save(KEY, tokens)
-        await store.replace(KEY, tokens, expected=version)
+        await store.save(KEY, saved := StoredTokens(tokens))
+        await store.replace(KEY, StoredTokens(tokens), expected=saved.version)
         async with store.lease(KEY, timeout=0):
             waiter = asyncio.create_task(take(store))
             await until_waiting(server)
@@ -722,7 +733,7 @@ async def test_a_client_of_the_apps_is_used_as_it_is_and_left_open(
 async def test_s10_a_client_of_another_event_loop_is_refused(server: RedisServer) -> None:
     async with Redis(unix_socket_path=str(server.socket)) as client:
         store = RedisTokenStore(client)
-        await store.save(KEY, TOKENS)
+        await store.save(KEY, StoredTokens(TOKENS))
         with pytest.raises(ConfigurationError, match="another event loop") as caught:
             await asyncio.to_thread(asyncio.run, store.load(KEY))
         assert caught.value.code == "wrong_event_loop"
@@ -734,7 +745,7 @@ def test_a_client_that_is_closed_serves_another_event_loop_after_the_first_has_e
     store = RedisTokenStore(client)
 
     async def save() -> None:
-        await store.save(KEY, TOKENS)
+        await store.save(KEY, StoredTokens(TOKENS))
         await client.aclose()
 
     asyncio.run(save())
@@ -750,11 +761,11 @@ def test_s10_one_store_with_a_url_serves_event_loops_in_several_threads(server: 
                 record = await store.load(KEY)
                 assert record is not None
                 number = int(record.tokens.access_token) + 1
-                await store.replace(KEY, TokenSet(str(number)), expected=record.version)
+                await store.replace(KEY, StoredTokens(TokenSet(str(number))), expected=record.version)
         await store.aclose()
 
     async def begin() -> None:
-        await store.save(KEY, TokenSet("0"))
+        await store.save(KEY, StoredTokens(TokenSet("0")))
         await store.aclose()
 
     async def end() -> str:
@@ -841,10 +852,10 @@ async def test_l1_no_error_says_a_token_a_password_or_a_url() -> None:
     with running_server("--rename-command", "EVALSHA", "", "--requirepass", "pass-secret") as server:
         store = RedisTokenStore(f"{server.url}?password=pass-secret")
         with pytest.raises(StoreUnavailable, match="unknown command") as refused:
-            await store.save(KEY, TOKENS)
+            await store.save(KEY, StoredTokens(TOKENS))
         locked_out = RedisTokenStore(f"{server.url}?password=wrong-secret")
         with pytest.raises(StoreUnavailable) as denied:
-            await locked_out.save(KEY, TOKENS)
+            await locked_out.save(KEY, StoredTokens(TOKENS))
         for error in (refused.value, denied.value):
             told: list[BaseException] = [error]
             while (before := told[-1].__cause__ or told[-1].__context__) is not None:
@@ -857,7 +868,7 @@ async def test_l1_no_error_says_a_token_a_password_or_a_url() -> None:
 
 async def test_replacing_with_an_empty_version_is_a_conflict(store: RedisTokenStore) -> None:
     with pytest.raises(StoreConflict):
-        await store.replace(KEY, TOKENS, expected=Version(""))
+        await store.replace(KEY, StoredTokens(TOKENS), expected=Version(""))
 
 
 async def test_nobody_listens_when_nobody_waits_any_more(server: RedisServer, store: RedisTokenStore) -> None:

@@ -34,13 +34,13 @@ from tokenflight import (
     OIDCProvider,
     StoreConflict,
     StoreCorrupted,
+    StoredTokens,
     StoreError,
     StoreUnavailable,
     TokenKey,
     TokenRefresher,
     TokenSet,
     TokenStore,
-    Version,
 )
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql import SQLTokenStore, token_table
@@ -60,7 +60,7 @@ EACH_CODEC: Final = [
 
 WORKER: Final = """
 import asyncio, sys
-from tokenflight import TokenKey, TokenSet
+from tokenflight import StoredTokens, TokenKey, TokenSet
 from tokenflight.stores.sql import SQLTokenStore
 
 KEY = TokenKey("idp", "alice")
@@ -77,7 +77,7 @@ async def count_up(store):
         async with store.lease(KEY, timeout=30):
             record = await store.load(KEY)
             number = int(record.tokens.access_token.removeprefix("access-"))
-            await store.replace(KEY, TokenSet(f"access-{number + 1}"), expected=record.version)
+            await store.replace(KEY, StoredTokens(TokenSet(f"access-{number + 1}")), expected=record.version)
 
 async def main(what, url, table, lease_duration):
     store = SQLTokenStore(url, table=table, lease_duration=float(lease_duration))
@@ -310,10 +310,10 @@ async def test_a_cold_read_is_one_statement_and_a_renewal_four(
 
 async def test_each_operation_of_the_store_is_one_statement(store: SQLTokenStore) -> None:
     async with counted(store) as statements:
-        version = await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, record := StoredTokens(TokenSet("one")))
         assert statements == ["INSERT"]
         await store.load(KEY)
-        await store.replace(KEY, TokenSet("two"), expected=version)
+        await store.replace(KEY, StoredTokens(TokenSet("two")), expected=record.version)
         async with store.lease(KEY, timeout=0):
             assert statements == ["INSERT", "SELECT", "UPDATE", "INSERT"]
         assert statements[4:] == ["UPDATE"]
@@ -323,14 +323,14 @@ async def test_each_operation_of_the_store_is_one_statement(store: SQLTokenStore
 
 async def test_no_transaction_is_begun_or_committed_for_a_single_statement(postgres: Database) -> None:
     async with postgres.opened() as store:
-        await store.save(KEY, TokenSet("warm"))
+        await store.save(KEY, StoredTokens(TokenSet("warm")))
         sent = await messages_sent(store, postgres)
     async with postgres.engine() as engine:  # the app's, which begins transactions for everybody else
         store = SQLTokenStore(engine, table=postgres.table)
-        await store.save(KEY, TokenSet("warm"))
+        await store.save(KEY, StoredTokens(TokenSet("warm")))
         sent_on_the_apps_engine = await messages_sent(store, postgres)
     async with postgres.opened(autocommit=False) as store:
-        await store.save(KEY, TokenSet("warm"))
+        await store.save(KEY, StoredTokens(TokenSet("warm")))
         sent_in_transactions = await messages_sent(store, postgres)
     assert sent == []
     assert sent_on_the_apps_engine == []
@@ -458,7 +458,7 @@ async def test_a_lease_leaves_no_row_behind_for_a_user_without_record(store: SQL
 async def test_a_delete_under_a_lease_keeps_the_lease_and_its_release_removes_the_row(
     store: SQLTokenStore, database: Database
 ) -> None:
-    await store.save(KEY, TokenSet("one"))
+    await store.save(KEY, StoredTokens(TokenSet("one")))
     async with database.opened() as other, store.lease(KEY, timeout=0):
         assert await other.delete(KEY) is True
         assert await other.delete(KEY) is False
@@ -489,7 +489,7 @@ async def test_a_release_that_is_cancelled_still_happens(store: SQLTokenStore, d
 async def test_a_take_that_was_given_up_while_the_database_hung_keeps_no_lease(
     store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.save(KEY, TokenSet("one"))
+    await store.save(KEY, StoredTokens(TokenSet("one")))
     async with database.opened() as other:
         monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.1)
         async with database.blocked():
@@ -502,7 +502,7 @@ async def test_a_take_that_was_given_up_while_the_database_hung_keeps_no_lease(
 
 async def test_processes_that_take_turns_lose_no_update(sqlite: Database) -> None:
     async with sqlite.opened() as store:
-        await store.save(KEY, TokenSet("access-0"))
+        await store.save(KEY, StoredTokens(TokenSet("access-0")))
         async with worker("count_up", sqlite) as one, worker("count_up", sqlite) as other:
             assert [await one.wait(), await other.wait()] == [0, 0]
         record = await store.load(KEY)
@@ -515,11 +515,11 @@ async def test_processes_that_take_turns_lose_no_update(sqlite: Database) -> Non
 
 async def test_connections_that_died_in_the_pool_are_replaced_unnoticed(postgres: Database) -> None:
     async with postgres.opened() as store:
-        version = await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, record := StoredTokens(TokenSet("one")))
         await cut_off_all(postgres)
         assert await store.load(KEY) is not None
         await cut_off_all(postgres)
-        await store.replace(KEY, TokenSet("two"), expected=version)
+        await store.replace(KEY, StoredTokens(TokenSet("two")), expected=record.version)
         await cut_off_all(postgres)
         async with store.lease(KEY, timeout=0):
             await cut_off_all(postgres)
@@ -533,24 +533,24 @@ async def test_a_connection_lost_in_the_middle_of_a_replacement_leaves_it_to_be_
     postgres: Database,
 ) -> None:
     async with postgres.opened() as store:
-        version = await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, saved := StoredTokens(TokenSet("one")))
         async with postgres.blocked():
-            replacing = asyncio.create_task(store.replace(KEY, TokenSet("two"), expected=version))
+            replaced = StoredTokens(TokenSet("two"))
+            replacing = asyncio.create_task(store.replace(KEY, replaced, expected=saved.version))
             await asyncio.sleep(0.1)
             assert await cut_off_all(postgres, waiting=True) == 1
-        new_version = await replacing
+        await replacing
         with pytest.raises(StoreConflict):
-            await store.replace(KEY, TokenSet("three"), expected=version)
-        record = await store.load(KEY)
-        assert record is not None
-        assert (record.tokens, record.version) == (TokenSet("two"), new_version)
+            await store.replace(KEY, StoredTokens(TokenSet("three")), expected=saved.version)
+        assert await store.load(KEY) == replaced
 
 
-async def test_a_save_that_is_run_again_does_not_undo_the_renewal_that_came_between(
-    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("creates", [False, True], ids=["a save", "a creation"])
+async def test_a_write_that_is_run_again_does_not_undo_the_renewal_that_came_between(
+    store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch, *, creates: bool
 ) -> None:
     run = store._database.run
-    renewals: list[Version] = []
+    renewals: list[StoredTokens] = []
 
     async def run_twice(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Outcome:
         """As after a connection that was lost before the reply, while another process renewed."""
@@ -559,16 +559,15 @@ async def test_a_save_that_is_run_again_does_not_undo_the_renewal_that_came_betw
             saved = await other.load(KEY)
             assert saved is not None
             assert saved.tokens == TokenSet("login")
-            renewals.append(await other.replace(KEY, TokenSet("renewed"), expected=saved.version))
+            renewals.append(StoredTokens(TokenSet("renewed")))
+            await other.replace(KEY, renewals[0], expected=saved.version)
         return await run(statement, parameters, **settings)
 
     async with database.opened() as other:
         monkeypatch.setattr(store._database, "run", run_twice)
-        version = await store.save(KEY, TokenSet("login"))
-        record = await other.load(KEY)
-    assert record is not None
-    assert (record.tokens, [record.version]) == (TokenSet("renewed"), renewals)
-    assert version != record.version
+        login = StoredTokens(TokenSet("login"))
+        await (store.replace(KEY, login, expected=None) if creates else store.save(KEY, login))
+        assert [await other.load(KEY)] == renewals
 
 
 async def cut_off_all(database: Database, *, waiting: bool = False) -> int:
@@ -587,14 +586,14 @@ async def test_p7_a_server_that_is_down_is_unavailable_to_every_operation_and_th
     database = Database(server.url, f"tokens_{uuid4().hex}")
     async with database.opened(lease_duration=0.4) as store:
         await store.create_table()
-        version = await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, saved := StoredTokens(TokenSet("one")))
         async with store.lease(KEY, timeout=0) as lease:
             server.stop()
             try:
                 operations: list[Callable[[], Awaitable[object]]] = [
                     lambda: store.load(KEY),
-                    lambda: store.save(KEY, TokenSet("two")),
-                    lambda: store.replace(KEY, TokenSet("two"), expected=version),
+                    lambda: store.save(KEY, StoredTokens(TokenSet("two"))),
+                    lambda: store.replace(KEY, StoredTokens(TokenSet("two")), expected=saved.version),
                     lambda: store.delete(KEY),
                     lambda: store.lease(KEY, timeout=1).__aenter__(),
                     lambda: anext(aiter(store.keys())),
@@ -610,7 +609,7 @@ async def test_p7_a_server_that_is_down_is_unavailable_to_every_operation_and_th
             await until(lease.is_held)  # nobody took it: extended again
         record = await store.load(KEY)
         assert record is not None
-        assert record.version == version
+        assert record.version == saved.version
         assert await is_free(store)
 
 
@@ -619,34 +618,34 @@ async def test_a_database_that_hangs_is_given_up_and_the_statement_with_it(
 ) -> None:
     monkeypatch.setattr(_sql_database, "STATEMENT_TIMEOUT_SECONDS", 0.3)
     async with postgres.opened() as store:
-        version = await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, record := StoredTokens(TokenSet("one")))
         async with postgres.blocked():
             with pytest.raises(StoreUnavailable) as caught:
-                await store.replace(KEY, TokenSet("two"), expected=version)
+                await store.replace(KEY, StoredTokens(TokenSet("two")), expected=record.version)
         assert caught.value.code == "timeout"
-        assert await store.replace(KEY, TokenSet("three"), expected=version)
+        await store.replace(KEY, StoredTokens(TokenSet("three")), expected=record.version)
 
 
 async def test_a_locked_file_is_waited_for_and_then_given_up(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient = Database(f"{sqlite.url}?timeout=0.01", sqlite.table)
     async with impatient.opened() as store:
         async with sqlite.blocked():
-            saving = asyncio.create_task(store.save(KEY, TokenSet("one")))
+            saving = asyncio.create_task(store.save(KEY, saved := StoredTokens(TokenSet("one"))))
             await asyncio.sleep(0.1)
             assert not saving.done()
-        version = await saving
+        await saving
         monkeypatch.setattr(_sql_database, "STATEMENT_TIMEOUT_SECONDS", 0.3)
         async with sqlite.blocked():
             with pytest.raises(StoreUnavailable) as caught:
-                await store.replace(KEY, TokenSet("two"), expected=version)
+                await store.replace(KEY, StoredTokens(TokenSet("two")), expected=saved.version)
         assert caught.value.code == "timeout"
-        assert await store.replace(KEY, TokenSet("three"), expected=version)
+        await store.replace(KEY, StoredTokens(TokenSet("three")), expected=saved.version)
 
 
 async def test_a_missing_table_is_told_with_what_to_do(database: Database) -> None:
     absent = Database(database.url, "not_there")
     async with absent.opened() as store:
-        for operation in (store.load(KEY), store.save(KEY, TokenSet("one")), store.delete(KEY)):
+        for operation in (store.load(KEY), store.save(KEY, StoredTokens(TokenSet("one"))), store.delete(KEY)):
             with pytest.raises(StoreError, match=r"not_there is missing; call .*create_table") as caught:
                 await operation
             assert caught.value.code == "missing_table"
@@ -655,14 +654,14 @@ async def test_a_missing_table_is_told_with_what_to_do(database: Database) -> No
 
 
 async def test_p4_a_damaged_record_is_corrupted_and_left_as_it_is(store: SQLTokenStore, database: Database) -> None:
-    await store.save(KEY, TokenSet("one"))
-    await store.save(TokenKey("idp", "bob"), TokenSet("two"))
+    await store.save(KEY, StoredTokens(TokenSet("one")))
+    await store.save(TokenKey("idp", "bob"), StoredTokens(TokenSet("two")))
     async with database.engine() as engine, engine.begin() as connection:
         await connection.execute(update(token_table(MetaData(), database.table)).values(record=b"\x80 no record"))
     with pytest.raises(StoreCorrupted):
         await store.load(KEY)
     assert await database.run("select count(*) from {table} where record is not null") == [(2,)]
-    await store.save(KEY, TokenSet("login"))
+    await store.save(KEY, StoredTokens(TokenSet("login")))
     assert await store.load(KEY) is not None
     assert await store.delete(TokenKey("idp", "bob")) is True
 
@@ -671,8 +670,8 @@ async def test_p4_a_damaged_record_is_corrupted_and_left_as_it_is(store: SQLToke
 async def test_records_are_stored_as_the_codec_makes_them(database: Database, codec: RecordCodec) -> None:
     tokens = TokenSet("at_secret-" * 3)
     async with database.opened(codec=codec) as store:
-        version = await store.save(KEY, TokenSet("one"))
-        await store.replace(KEY, tokens, expected=version)
+        await store.save(KEY, saved := StoredTokens(TokenSet("one")))
+        await store.replace(KEY, StoredTokens(tokens), expected=saved.version)
         [(stored,)] = await database.run("select record from {table}")
         assert codec.decode(KEY, stored).tokens == tokens
         assert (b"at_secret" in stored) == isinstance(codec, JSONCodec)
@@ -690,7 +689,7 @@ async def test_a_table_can_be_created_by_several_at_once_and_again(database: Dat
     for store in stores:
         await store._database.run(select(1))  # connected, they reach the server at the same moment
     await asyncio.gather(*(store.create_table() for store in stores))
-    await stores[0].save(KEY, TokenSet("one"))
+    await stores[0].save(KEY, StoredTokens(TokenSet("one")))
     await stores[1].create_table()
     assert await stores[2].load(KEY) is not None
     await asyncio.gather(*(store.aclose() for store in stores))
@@ -705,13 +704,13 @@ async def test_the_table_can_be_one_of_the_apps_own_on_an_engine_that_stays_open
             await connection.run_sync(metadata.create_all)
         store = SQLTokenStore(engine, table=table)
         await store.create_table()
-        version = await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, record := StoredTokens(TokenSet("one")))
         assert isinstance(engine.pool, QueuePool)
         pooled = engine.pool.checkedin()
         await store.aclose()
         assert engine.pool.checkedin() == pooled > 0
         async with engine.connect() as connection:
-            assert (await connection.execute(select(table.c.version))).scalar_one() == version
+            assert (await connection.execute(select(table.c.version))).scalar_one() == record.version
             assert await connection.run_sync(lambda sync: inspect(sync).get_pk_constraint(table.name)) is not None
         async with engine.begin() as connection:
             await connection.run_sync(metadata.drop_all)
@@ -751,7 +750,7 @@ async def test_closing_a_store_closes_the_connections_of_its_own_engine(database
 
 async def test_p5_a_sqlite_file_is_made_so_that_its_owner_alone_can_read_it(sqlite: Database, directory: Path) -> None:
     async with sqlite.opened() as store:
-        await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, StoredTokens(TokenSet("one")))
     async with sqlite.blocked():
         modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(directory)}
     assert modes["tokens.db"] == 0o600
@@ -763,7 +762,7 @@ async def test_a_row_that_breaks_a_rule_of_the_apps_own_is_no_conflict(postgres:
     tokens = TokenSet("at_secret-" * 3)
     async with postgres.opened() as store:
         with pytest.raises(StoreUnavailable, match="23514") as caught:
-            await store.save(KEY, tokens)
+            await store.save(KEY, StoredTokens(tokens))
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -778,7 +777,7 @@ async def test_names_stay_readable_in_the_table_unless_a_database_can_not_hold_t
         TokenKey("\U0001f600", "\ud83d\ude00"),
     ]
     for key in keys:
-        await store.save(key, TokenSet("one"))
+        await store.save(key, StoredTokens(TokenSet("one")))
     names = set(await database.run("select provider, user_id from {table}"))
     assert names == {
         ("idp", "Ann O'Neil <ann@example.com>"),
@@ -798,7 +797,7 @@ async def test_keys_come_in_pages_each_with_a_connection_of_its_own(
     store = database.store()
     keys = {TokenKey(provider, f"user-{number}") for provider in ("idp", "other") for number in range(5)}
     for key in keys:
-        await store.save(key, TokenSet("one"))
+        await store.save(key, StoredTokens(TokenSet("one")))
     engine = store._database._engine()
     async with counted(store) as statements:
         found = set()
@@ -840,14 +839,14 @@ async def test_l1_no_token_is_logged_or_told_in_an_error_even_by_an_engine_that_
         caplog.set_level(logging.DEBUG, name)
     async with database.engine(echo="debug", echo_pool="debug") as engine, database.opened() as own:
         for store in (SQLTokenStore(engine, table=database.table), own):
-            version = await store.save(KEY, tokens)
-            await store.replace(KEY, tokens, expected=version)
+            await store.save(KEY, record := StoredTokens(tokens))
+            await store.replace(KEY, StoredTokens(tokens), expected=record.version)
             assert await store.load(KEY) is not None
             assert "select" in caplog.text.lower()
         await database.run("alter table {table} rename column record to recording")
         for store in (SQLTokenStore(engine, table=database.table), own):
             with pytest.raises(StoreUnavailable) as caught:
-                await store.save(KEY, tokens)
+                await store.save(KEY, StoredTokens(tokens))
             told = "".join(traceback.format_exception(caught.value))
             assert "secret" not in told + repr(caught.value.__dict__)
             assert (caught.value.__cause__, caught.value.__context__) == (None, None)
@@ -888,7 +887,7 @@ def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch
 async def test_s10_an_engine_of_another_event_loop_is_refused(postgres: Database) -> None:
     async with postgres.engine() as engine:
         store = SQLTokenStore(engine, table=postgres.table)
-        await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, StoredTokens(TokenSet("one")))
         with pytest.raises(ConfigurationError, match="another event loop") as caught:
             await asyncio.to_thread(asyncio.run, store.load(KEY))
         assert caught.value.code == "wrong_event_loop"
@@ -899,7 +898,7 @@ def test_one_store_serves_one_event_loop_after_the_other(database: Database) -> 
     store = database.store()
 
     async def use(number: int) -> None:
-        await store.save(KEY, TokenSet(f"access-{number}"))
+        await store.save(KEY, StoredTokens(TokenSet(f"access-{number}")))
         async with store.lease(KEY, timeout=0):
             record = await store.load(KEY)
         assert record is not None
@@ -957,13 +956,14 @@ async def run_twice(store: SQLTokenStore, monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_replacement_or_lease_whose_reply_was_lost_counts_once(
     store: SQLTokenStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = await store.save(KEY, TokenSet("one"))
+    await store.save(KEY, saved := StoredTokens(TokenSet("one")))
     async with database.opened() as other:
         await run_twice(store, monkeypatch)
-        replaced = await store.replace(KEY, TokenSet("two"), expected=version)
-        record = await other.load(KEY)
-        assert record is not None
-        assert (record.tokens, record.version) == (TokenSet("two"), replaced)
+        await store.replace(KEY, replaced := StoredTokens(TokenSet("two")), expected=saved.version)
+        assert await other.load(KEY) == replaced
+        await other.delete(KEY)
+        await store.replace(KEY, created := StoredTokens(TokenSet("three")), expected=None)
+        assert await other.load(KEY) == created
         async with store.lease(KEY, timeout=0) as lease:
             assert lease.is_held()
             assert not await is_free(other)
@@ -988,7 +988,7 @@ async def test_x10_a_first_login_between_the_statements_of_a_release_stays_and_t
     async def log_in_between(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> bool:
         changed = await changes(statement, parameters, **settings)
         if statement is store._statements.release_with_record and not changed:
-            await other.save(KEY, TokenSet("login"))
+            await other.save(KEY, StoredTokens(TokenSet("login")))
         return changed
 
     async with database.opened() as other:
@@ -1012,7 +1012,7 @@ async def test_a_delete_between_whose_statements_the_lease_is_released_leaves_no
         return await changes(statement, parameters, **settings)
 
     async with database.opened() as other:
-        await store.save(KEY, TokenSet("one"))
+        await store.save(KEY, StoredTokens(TokenSet("one")))
         holder = other.lease(KEY, timeout=0)
         await holder.__aenter__()
         monkeypatch.setattr(store._database, "changes", release_between)
@@ -1028,7 +1028,7 @@ async def test_a_login_that_changes_no_row_is_not_taken_for_stored(
 
     monkeypatch.setattr(store._database, "changes", change_nothing)
     with pytest.raises(StoreUnavailable) as caught:
-        await store.save(KEY, TokenSet("login"))
+        await store.save(KEY, StoredTokens(TokenSet("login")))
     assert caught.value.code == "contended"
 
 
@@ -1059,7 +1059,7 @@ async def test_a_wait_for_a_lease_ends_when_its_time_is_over(database: Database)
 async def test_an_engine_serves_another_event_loop_after_the_first_has_ended(postgres: Database) -> None:
     def use(store: SQLTokenStore, engine: AsyncEngine) -> None:
         async def use_it() -> None:
-            await store.save(KEY, TokenSet("one"))
+            await store.save(KEY, StoredTokens(TokenSet("one")))
             await engine.dispose()
 
         asyncio.run(use_it())
@@ -1097,7 +1097,7 @@ async def test_a_delete_that_happened_is_told_though_the_row_could_not_be_remove
             raise StoreUnavailable("down")
         return await changes(statement, parameters, **settings)
 
-    await store.save(KEY, TokenSet("one"))
+    await store.save(KEY, StoredTokens(TokenSet("one")))
     async with database.opened() as other, other.lease(KEY, timeout=0):
         monkeypatch.setattr(store._database, "changes", fail_at_the_end)
         assert await store.delete(KEY) is True

@@ -14,10 +14,10 @@ from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import settle
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
-from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key, new_version
+from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key
 from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._names import file_name, text_of
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import TokenKey
 
 T = TypeVar("T")
 
@@ -70,23 +70,13 @@ class FileTokenStore(TokenStore):
         """See `TokenStore.load`."""
         return await self._in_thread(self._read, key)
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
-        record = StoredTokens(tokens, new_version(), issuer)
-        return await self._in_thread(self._save, key, record)
+        await self._in_thread(self._save, key, record)
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
-        record = StoredTokens(tokens, new_version(), issuer, refused)
-        return await self._in_thread(self._replace, key, record, expected)
+        await self._in_thread(self._replace, key, record, expected)
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`."""
@@ -171,12 +161,13 @@ class FileTokenStore(TokenStore):
         stem = os.path.join(directory, file_name(key.user_id))
         return _Files(directory, stem + RECORD_SUFFIX, stem + LEASE_SUFFIX, stem + WRITE_LOCK_SUFFIX)
 
-    def _no_record(self, key: TokenKey) -> StoreError:
-        """What it means that there is no record to replace."""
+    def _require_first_seen_directory(self) -> None:
+        """Raise `StoreUnavailable` where the absence of a record proves nothing.
+
+        Another process makes the directory anew while its disk is unmounted: an empty directory is no logout.
+        """
         if self._is_there() and _identity(self._directory) != self._first_seen:
-            # Made anew by another process while the disk was away: an empty directory is no logout.
-            return StoreUnavailable(f"the directory {self._directory} is not the one it was; bring that one back")
-        return _failures.conflict(key)
+            raise StoreUnavailable(f"the directory {self._directory} is not the one it was; bring that one back")
 
     def _is_there(self) -> bool:
         """Whether the store's directory is there. Once it was, it has to be: an unmounted disk logs nobody out."""
@@ -206,25 +197,27 @@ class FileTokenStore(TokenStore):
         data = _private_files.read_file(files.record, max_bytes=MAX_RECORD_BYTES + 1)
         return None if data is None else self._codec.decode(key, data)
 
-    def _save(self, key: TokenKey, record: StoredTokens) -> Version:
+    def _save(self, key: TokenKey, record: StoredTokens) -> None:
         files, data = self._files(key), self._codec.encode(key, record)
         self._make_directories(files.directory)
         with _private_files.locked(files.write_lock):
             _private_files.write_file(files.record, data)
-        return record.version
 
-    def _replace(self, key: TokenKey, record: StoredTokens, expected: Version) -> Version:
+    def _replace(self, key: TokenKey, record: StoredTokens, expected: Version | None) -> None:
         files, data = self._files(key), self._codec.encode(key, record)
-        if not self._has_directories(files.directory):
-            raise self._no_record(key)
+        if expected is None:
+            self._make_directories(files.directory)
+        elif not self._has_directories(files.directory):
+            self._require_first_seen_directory()
+            raise _failures.conflict(key, expected)
+        # The lock makes the comparison and the write one step for all threads and processes.
         with _private_files.locked(files.write_lock):
             current = self._decode(key, files)
             if current is None:
-                raise self._no_record(key)
-            if current.version != expected:
-                raise _failures.conflict(key)
+                self._require_first_seen_directory()
+            if (None if current is None else current.version) != expected:
+                raise _failures.conflict(key, expected)
             _private_files.write_file(files.record, data)
-        return record.version
 
     def _try_lock(self, key: TokenKey) -> int | None:
         files = self._files(key)

@@ -18,9 +18,9 @@ from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import settle
 from tokenflight.stores._timed_lease import LapsingLease, lapse_clock
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
-from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
+from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.redis._session import POLL_SECONDS, Command, Script, Session, as_client, open_client
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import TokenKey
 
 MAX_MILLISECONDS: Final = 100 * 365 * 86_400_000
 """Redis takes no more than fit its clock."""
@@ -28,13 +28,23 @@ MAX_MILLISECONDS: Final = 100 * 365 * 86_400_000
 # For a cluster, whose client may send a plain read to a replica, which lags behind.
 LOAD: Final = Script("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
 
-# `saved` is the version of the last save. Sent again, a save must not undo the renewal that followed it.
+# `saved` is the version with which the record was last saved or created. A save that is sent again must not undo the
+# renewal that followed it.
 SAVE: Final = Script("""
 local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.pcall('hget', KEYS[1], 'saved') == version then return end
 redis.call('del', KEYS[1])
 redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record)
 if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
+""")
+
+CREATE: Final = Script("""
+local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.pcall('hget', KEYS[1], 'saved') == version then return 1 end
+if redis.call('exists', KEYS[1]) == 1 then return 0 end
+redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record)
+if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
+return 1
 """)
 
 REPLACE: Final = Script("""
@@ -128,26 +138,18 @@ class RedisTokenStore(TokenStore):
             raise _failures.foreign_version(key)
         return record
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
-        record = StoredTokens(tokens, new_version(), issuer)
         await self._write(SAVE, key, record)
-        return record.version
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
-        record = StoredTokens(tokens, new_version(), issuer, refused)
-        if not await self._write(REPLACE, key, record, expected):
-            raise _failures.conflict(key)
-        return record.version
+        if expected is None:
+            written = await self._write(CREATE, key, record)
+        else:
+            written = await self._write(REPLACE, key, record, expected)
+        if not written:
+            raise _failures.conflict(key, expected)
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`. Where the reply is lost and the command sent again, it says that there was none."""

@@ -10,6 +10,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     delete,
     insert,
@@ -69,6 +70,8 @@ class Statements:
         # Run again after a lost connection, a save must not undo the renewal that followed it.
         is_new = or_(columns.saved.is_(None), columns.saved != _VERSION)
         self.save = self._put({**written, "saved": _VERSION}, is_new)
+        # A row that only has a lease is no record.
+        self.create = self._put({**written, "saved": _VERSION}, and_(is_new, ~has_record))
         self.last_saved = select(columns.saved).where(is_row)
         # Also where it has the new version already: run again after a lost connection, it may have been written.
         is_expected = or_(columns.version == _EXPECTED, columns.version == _VERSION)

@@ -25,7 +25,7 @@ from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import outcome_of
 from tokenflight.stores._timed_lease import LapsingLease, lapse_clock
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
-from tokenflight.stores.codec import JSONCodec, RecordCodec, new_version
+from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import (
     BRISK_POLL_SECONDS,
     BRISK_SECONDS,
@@ -35,7 +35,7 @@ from tokenflight.stores.sql._database import (
 )
 from tokenflight.stores.sql._statements import SECONDS_NOW, Put, Statements
 from tokenflight.stores.sql._table import TABLE_NAME, row_id, storable, text_of, token_table
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import TokenKey
 
 KEYS_PER_READ: Final = 1000
 
@@ -99,33 +99,20 @@ class SQLTokenStore(TokenStore):
             raise _failures.foreign_version(key)
         return record
 
-    async def save(self, key: TokenKey, tokens: TokenSet, *, issuer: str | None = None) -> Version:
+    async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
-        record = StoredTokens(tokens, new_version(), issuer)
-        parameters = self._parameters(key, record)
-        for _ in range(2):
-            if await self._put(self._statements.save, parameters):
-                return record.version
-        last_saved = await self._database.run(self._statements.last_saved, parameters)
-        if last_saved.rows != [(record.version,)]:
+        if not await self._write(self._statements.save, key, record):
             raise StoreUnavailable(f"the row of user {key.user_id!r} at {key.provider} came and went", code="contended")
-        return record.version
 
-    async def replace(
-        self,
-        key: TokenKey,
-        tokens: TokenSet,
-        *,
-        expected: Version,
-        issuer: str | None = None,
-        refused: bool = False,
-    ) -> Version:
+    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
-        record = StoredTokens(tokens, new_version(), issuer, refused)
-        parameters = {**self._parameters(key, record), "given_expected": expected}
-        if not await self._database.changes(self._statements.replace, parameters):
-            raise _failures.conflict(key)
-        return record.version
+        if expected is None:
+            written = await self._write(self._statements.create, key, record)
+        else:
+            parameters = {**self._parameters(key, record), "given_expected": expected}
+            written = await self._database.changes(self._statements.replace, parameters)
+        if not written:
+            raise _failures.conflict(key, expected)
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`. The row of a user whose lease is held stays, without record, until it is released.
@@ -203,6 +190,15 @@ class SQLTokenStore(TokenStore):
             await self._database.changes(self._statements.release, parameters)  # a login came between the two
 
     # Statements.
+
+    async def _write(self, put: Put, key: TokenKey, record: StoredTokens) -> bool:
+        """Save or create the record; say whether it was written, now or when the same statement was sent before."""
+        parameters = self._parameters(key, record)
+        for _ in range(2):  # without an upsert, another process can make or delete the row between two statements
+            if await self._put(put, parameters):
+                return True
+        last_saved = await self._database.run(self._statements.last_saved, parameters)
+        return last_saved.rows == [(record.version,)]
 
     async def _put(self, put: Put, parameters: Mapping[str, object]) -> bool:
         for statement in put:

@@ -8,11 +8,12 @@ from abc import ABC
 from tokenflight.testing.conformance._cancellation import CancellationTests
 from tokenflight.testing.conformance._leases import LeaseTests
 from tokenflight.testing.conformance._records import RecordTests
+from tokenflight.testing.conformance._replacements import ReplacementTests
 
 __all__ = ["StoreConformance"]
 
 
-class StoreConformance(RecordTests, LeaseTests, CancellationTests, ABC):
+class StoreConformance(RecordTests, ReplacementTests, LeaseTests, CancellationTests, ABC):
     """The contract of `TokenStore`, one test a line. Subclass it in your test suite and say how to open your store.
 
     ::

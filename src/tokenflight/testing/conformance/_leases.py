@@ -5,6 +5,7 @@
 import asyncio
 from abc import ABC
 
+from tokenflight import StoredTokens
 from tokenflight.errors import LeaseTimeout
 from tokenflight.stores.base import TokenStore
 from tokenflight.testing.conformance._suite import (
@@ -107,19 +108,19 @@ class LeaseTests(StoreSuite, ABC):
 
     async def test_a_lease_keeps_nobody_from_reading_and_writing(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
-            await store.save(KEY, BARE)
+            await store.save(KEY, StoredTokens(BARE))
             async with store.lease(KEY, timeout=self.patience), asyncio.timeout(self.patience):
                 for each in (store, other):
-                    version = await each.save(KEY, FULL)
+                    await each.save(KEY, record := StoredTokens(FULL))
                     assert (await loaded(each)).tokens == FULL
-                    await each.replace(KEY, BARE, expected=version)
+                    await each.replace(KEY, StoredTokens(BARE), expected=record.version)
                     assert await keys_of(each) == [KEY]
                     assert await each.delete(KEY) is True
 
     async def test_a_first_login_during_a_lease_is_stored_and_stays_when_the_lease_ends(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             async with store.lease(KEY, timeout=self.patience):
-                await other.save(KEY, FULL)
+                await other.save(KEY, StoredTokens(FULL))
                 assert (await loaded(store)).tokens == FULL
             assert (await loaded(other)).tokens == FULL
             assert await self._is_free(other)

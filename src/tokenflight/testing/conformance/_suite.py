@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final
 
 from tokenflight.stores.base import StoredTokens, TokenStore
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import Target, TokenKey, TokenSet
 
 KEY: Final = TokenKey("idp", "alice")
 ISSUER: Final = "https://idp.example"
@@ -26,6 +26,12 @@ FULL: Final = TokenSet(
     extra={"nested": {"list": [1, 2.5, None, True, "\u20ac", {}]}, "empty": "", "na\u00efve \U0001f600": "\x00\n'\"\\"},
 )
 BARE: Final = TokenSet(access_token="access-bare")
+ACCESS_TOKENS: Final = {
+    Target(resource="https://billing.example/api"): TokenSet(
+        "access-billing", token_type="DPoP", expires_at=1_800_000_000.5, scope="invoices:read", issued_at=1_799_996_400
+    ),
+    Target(scope="orders:read orders:write", audience="\u20ac \U0001f600"): TokenSet("access-orders"),
+}
 
 PLAIN_NAMES: Final = ("a", "b", "aa", "a.b", "a-b", "a_b", "alice@example.com", "1")
 HOSTILE_NAMES: Final = (
