@@ -19,7 +19,7 @@ from tokenflight import (
     TokenflightError,
     TokenRefresher,
 )
-from tokenflight.bearer import BearerRules, is_about_the_token
+from tokenflight.bearer import OriginPolicy, means_invalid_token
 from tokenflight.httpx import BearerAuth
 from tokenflight.testing import FakeProvider, OAuthError, ServerError
 
@@ -234,18 +234,18 @@ async def test_a5_a_401_that_is_not_about_the_token_causes_no_renewal(
     ],
 )
 def test_a5_a_challenge_about_the_token_is_recognised(challenge: str) -> None:
-    assert is_about_the_token(challenge)
+    assert means_invalid_token(challenge)
 
 
 @given(st.text())
 def test_a5_no_challenge_makes_the_reading_of_it_fail(challenge: str) -> None:
-    assert is_about_the_token(challenge) in {True, False}
+    assert means_invalid_token(challenge) in {True, False}
 
 
 @given(st.text(), st.text(), st.integers(0, 65535) | st.none())
 def test_a3_no_url_makes_the_rules_fail_outside_the_error_tree(scheme: str, host: str, port: int | None) -> None:
     try:
-        BearerRules(["https://api.example"]).require_allowed(SimpleNamespace(scheme=scheme, host=host, port=port))
+        OriginPolicy(["https://api.example"]).require_allowed(SimpleNamespace(scheme=scheme, host=host, port=port))
     except TokenflightError:
         return
     assert (scheme, host) == ("https", "api.example")

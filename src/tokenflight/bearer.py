@@ -1,57 +1,119 @@
-"""The rules of a bearer token on a request, free of any HTTP library: where it may go, and what a 401 means."""
+"""Bearer tokens on requests (RFC 6750), free of any HTTP library.
+
+`BearerFlow` is the whole way of a request: where the token may go, which headers carry it, what a 401 means, and one
+renewal with one replay. An adapter for an HTTP library adds two things: how it drives the flow, and which of its
+requests can be sent a second time.
+
+The flow is an async generator in the shape that httpx defines: it yields each request to send and takes the response.
+httpx and httpx2 drive it themselves. A middleware drives it in three calls: `anext` before it sends, `asend` with the
+response, and `aclose`. Between two yields the flow waits for the refresher alone, so a blocking adapter can run each
+of these calls on the refresher's event loop.
+"""
 
 import re
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, MutableMapping
+from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tokenflight._urls import is_loopback
 from tokenflight.errors import ConfigurationError
+from tokenflight.refresher import TokenRefresher
 from tokenflight.tokens import TokenSet
 
+_UNAUTHORIZED: Final = 401
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-_NOT_ABOUT_THE_TOKEN: Final = frozenset({"insufficient_scope", "invalid_request"})
+_ERRORS_OF_THE_REQUEST: Final = frozenset({"insufficient_scope", "invalid_request"})
 
 _CHALLENGE_PART: Final = re.compile(
     r"""(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)
     (?:\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>[^\s,"]*+)))?""",
     re.VERBOSE,
 )
-"""Possessive throughout: the field is the API's, and no text in it may take more than linear time."""
+"""Possessive throughout: the API writes this field, and no text in it may take more than linear time."""
 
 
 class URL(Protocol):
-    """What decides where a request goes, in the form that HTTP libraries have it."""
+    """What decides where a request goes, as HTTP libraries have it."""
 
     @property
     def scheme(self) -> str:
-        """Such as ``https``."""
+        """Such as ``https``, in lower case."""
         ...
 
     @property
-    def host(self) -> str:
-        """A name or an address, without brackets."""
+    def host(self) -> str | None:
+        """A name or an address without brackets, in lower case."""
         ...
 
     @property
     def port(self) -> int | None:
-        """None where it is the scheme's default."""
+        """The port, or None for the scheme's default."""
         ...
 
 
-class BearerRules:
-    """Where a bearer token may go: to `origins` if given (such as ``https://api.example``), and never in clear text."""
+class Request(Protocol):
+    """A request that an HTTP library is about to send."""
+
+    @property
+    def method(self) -> str:
+        """Such as ``GET``."""
+        ...
+
+    @property
+    def url(self) -> URL:
+        """Where the request goes."""
+        ...
+
+    @property
+    def headers(self) -> MutableMapping[str, str]:
+        """The header fields, by name in any case."""
+        ...
+
+
+class Response(Protocol):
+    """A response of the API."""
+
+    @property
+    def status_code(self) -> int:
+        """Such as 401."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields, by name in any case. Fields of the same name are one value, joined by commas."""
+        ...
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+class OriginPolicy:
+    """Where a bearer token may go: to `origins` if given (such as ``https://api.example``), and never in clear text.
+
+    Raises `ConfigurationError` if `origins` holds anything else.
+    """
 
     def __init__(self, origins: Iterable[str] | None) -> None:
+        if isinstance(origins, str):
+            raise ConfigurationError("origins must be a collection of origins, not one string")
         self._origins = None if origins is None else frozenset(_parsed_origin(origin) for origin in origins)
+        self._last_allowed: tuple[str, str | None, int | None] | None = None
+
+    @property
+    def unrestricted_scheme(self) -> str | None:
+        """The scheme whose URLs are all allowed, or None. Comparing it first saves a caller most calls."""
+        return "https" if self._origins is None else None
 
     def require_allowed(self, url: URL) -> None:
         """Raise `ConfigurationError` unless the token may be sent to `url`."""
-        scheme = url.scheme
-        if scheme == "https" and self._origins is None:
-            return
-        host, port = url.host, url.port
-        if scheme != "https" and not (scheme == "http" and is_loopback(host)):
+        # Most requests of a client go where the one before went. All that the check depends on is compared.
+        destination = (url.scheme, url.host, url.port)
+        if destination != self._last_allowed:
+            self._check(*destination)
+            self._last_allowed = destination
+
+    def _check(self, scheme: str, host: str | None, port: int | None) -> None:
+        if scheme != "https" and not (scheme == "http" and is_loopback(host or "")):
             raise ConfigurationError(
                 f"no bearer token is sent to {scheme}://{host}: plain http is for loopback addresses only",
                 code="insecure_origin",
@@ -64,21 +126,93 @@ class BearerRules:
             )
 
 
-def authorization(tokens: TokenSet) -> str:
-    """The ``Authorization`` header field (RFC 6750 §2.1)."""
+class BearerFlow(Generic[RequestT]):
+    """Sends requests with a valid access token of `user_id`, and replays one once if the API rejects its token.
+
+    `can_resend` says whether the body of a request can be sent again. Each request runs through the flow::
+
+        flow = BearerFlow(refresher, "alice", can_resend=lambda request: True)
+        async with aclosing(flow.run(request)) as steps:
+            response = await send(await anext(steps))
+            with suppress(StopAsyncIteration):  # the flow ends: this is the response to return
+                response = await send(await steps.asend(response))
+
+    The flow raises what `TokenRefresher.get_valid_token` raises, and `ConfigurationError` for a URL that `origins`
+    does not allow and for a token that is no bearer token. It then yields nothing: a request never goes out without
+    its token.
+    """
+
+    def __init__(
+        self,
+        refresher: TokenRefresher,
+        user_id: str,
+        *,
+        origins: Iterable[str] | None = None,
+        can_resend: Callable[[RequestT], bool],
+    ) -> None:
+        self._refresher = refresher
+        self._user_id = user_id
+        self._origin_policy = OriginPolicy(origins)
+        self._unrestricted_scheme = self._origin_policy.unrestricted_scheme
+        self._can_resend = can_resend
+        # An access token and its ready header, for the next request. Each token set wraps its token in a string object
+        # of its own, so the same object is the same token of the same type. One tuple, as threads may share the flow.
+        self._last_header: tuple[str | None, str] = (None, "")
+
+    async def run(self, request: RequestT) -> AsyncGenerator[RequestT, Response]:
+        """Yield `request` with its headers, take the response, and yield the request again if it has to be replayed.
+
+        The replay follows a 401 that means that the access token is dead, once it is renewed. A request whose body
+        can't be sent again is not replayed, but the next one has the new token.
+        """
+        if request.url.scheme != self._unrestricted_scheme:
+            self._origin_policy.require_allowed(request.url)
+        # A cached token needs no coroutine: to await one takes half as long again.
+        tokens = self._refresher.cached_token(self._user_id)
+        if tokens is None:
+            tokens = await self._refresher.get_valid_token(self._user_id)
+        access_token, authorization = self._last_header
+        if tokens.access_token is access_token:
+            request.headers["Authorization"] = authorization
+        else:
+            self._set_headers(request, tokens)
+        # No lock and no lease is held here: the API may take its time.
+        response = yield request
+        if response.status_code != _UNAUTHORIZED:
+            return
+        if not means_invalid_token(response.headers.get("WWW-Authenticate", "")):
+            return
+        tokens = await self._refresher.get_valid_token(self._user_id, rejected=tokens.access_token)
+        if self._can_resend(request):
+            self._set_headers(request, tokens)
+            yield request
+
+    def _set_headers(self, request: RequestT, tokens: TokenSet) -> None:
+        headers = headers_for(tokens, request.method, request.url)
+        for name, value in headers.items():
+            request.headers[name] = value
+        self._last_header = (tokens.access_token, headers["Authorization"])
+
+
+def headers_for(tokens: TokenSet, method: str, url: URL) -> dict[str, str]:
+    """The header fields that authorize a request with `method` to `url` (RFC 6750 §2.1).
+
+    Raises `ConfigurationError` if `tokens` holds no bearer token.
+    """
     if tokens.token_type.lower() != "bearer":
         raise ConfigurationError(
-            f"the access token is of type {tokens.token_type}, which can't be sent as a bearer token",
+            f"the access token for {method} {url.scheme}://{url.host} is of type {tokens.token_type}, "
+            "which can't be sent as a bearer token",
             code="unsupported_token_type",
         )
-    return "Bearer " + tokens.access_token  # formatting a subclass of str takes several times as long
+    return {"Authorization": "Bearer " + tokens.access_token}
 
 
-def is_about_the_token(challenges: str) -> bool:
+def means_invalid_token(challenges: str) -> bool:
     """Whether a 401 with these ``WWW-Authenticate`` fields says that the access token is dead (RFC 6750 §3).
 
-    So do no field at all, and a Bearer challenge without an error. Another scheme alone does not, nor does a token
-    that is good but not for this.
+    No field at all says so, and so does a Bearer challenge without an error. A challenge of other schemes alone does
+    not, nor does an error that a new token would not cure.
     """
     if not challenges.strip():
         return True
@@ -91,7 +225,7 @@ def is_about_the_token(challenges: str) -> bool:
             errors.setdefault(scheme, "")
         elif part["name"].lower() == "error":
             errors[scheme] = value
-    return "bearer" in errors and errors["bearer"] not in _NOT_ABOUT_THE_TOKEN
+    return "bearer" in errors and errors["bearer"] not in _ERRORS_OF_THE_REQUEST
 
 
 def _parsed_origin(origin: str) -> tuple[str, str, int]:

@@ -105,6 +105,15 @@ class TokenRefresher:
             return await self._obtain(user_id, Requirement(min_validity=checked_seconds("min_validity", min_validity)))
         return await self._obtain(user_id, NO_REQUIREMENT)
 
+    def cached_token(self, user_id: str) -> TokenSet | None:
+        """Return the token set that `get_valid_token` would return without waiting, or None if it would have to wait.
+
+        For callers that can't await, and for those that can't spend a coroutine. It starts no renewal: after None,
+        await `get_valid_token`.
+        """
+        copy = self._copies.get(user_id)
+        return copy.record.tokens if copy is not None and copy.since <= _now() <= copy.fast_until else None
+
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
 

@@ -496,7 +496,7 @@ class TroubledStore(MemoryTokenStore):
         if trouble is Trouble.FAILS:
             raise StoreUnavailable("down")
         if trouble is Trouble.STALLS:
-            await self._recovery.passage()
+            await self._recovery.wait_until_open()
         return trouble
 
     async def _end(self, trouble: Trouble | None) -> None:
@@ -504,7 +504,7 @@ class TroubledStore(MemoryTokenStore):
         if trouble is Trouble.FAILS_LATE:
             raise StoreUnavailable("down")
         if trouble is Trouble.STALLS_LATE:
-            await self._recovery.passage()
+            await self._recovery.wait_until_open()
 
 
 def _json_object(content: bytes) -> dict[str, Any]:

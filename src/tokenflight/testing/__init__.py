@@ -1,4 +1,4 @@
-"""Tools to test an app on: a fake OpenID provider whose troubles are named values."""
+"""Tools to test an app on: a fake OpenID provider, and a store that fails as a test tells it to."""
 
 from tokenflight.testing.faults import (
     Delay,

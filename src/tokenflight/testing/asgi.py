@@ -1,4 +1,4 @@
-"""The little of ASGI 3 that a fake provider needs."""
+"""The part of ASGI 3 that a fake provider needs."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 class ConnectionDropped(httpx.RemoteProtocolError):
     """The connection ends without a reply.
 
-    It is what httpx raises when a server does so: `httpx.ASGITransport` passes it on, and a client can't tell
-    the difference. On a real socket the server closes the connection instead.
+    httpx raises the same error when a server closes the connection. `httpx.ASGITransport` passes this one on, so a
+    client can't tell the difference. On a real socket the server closes the connection instead.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class ConnectionDropped(httpx.RemoteProtocolError):
 
 @dataclass
 class Request:
-    """A request that arrived whole. `user_id` is whose it is, or None where that is not known."""
+    """A request that arrived whole. `user_id` is the user it is for, or None where that is unknown."""
 
     endpoint: Endpoint
     method: str
@@ -50,7 +50,10 @@ class Request:
         return form if len(form) == len(pairs) else None
 
     def credentials(self, scheme: str) -> str | None:
-        """Return what the ``Authorization`` header has for `scheme`, in lower case (RFC 9110 §11.4), or None."""
+        """Return the credentials of the ``Authorization`` header (RFC 9110 §11.4) if it has `scheme`, else None.
+
+        `scheme` is in lower case.
+        """
         given, _, credentials = self.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         return credentials.strip() if given.lower() == scheme else None
 
@@ -73,7 +76,7 @@ async def send_reply(reply: Reply, send: Send) -> None:
     await send({"type": "http.response.body", "body": reply.body})
 
 
-async def live(receive: Receive, send: Send) -> None:
+async def serve_lifespan(receive: Receive, send: Send) -> None:
     """Answer the server's lifespan messages until it shuts down."""
     while True:
         message = await receive()

@@ -1,7 +1,7 @@
 """What can go wrong at a provider, as named values for `FakeProvider.fail`.
 
-With `Delay` the provider acts late, with `DropReply` it acts and nobody hears of it. With all others it does not act:
-a refresh token that was sent is still good.
+With `Delay` the provider acts late, with `DropReply` it acts and the client does not learn of it. With all others it
+does not act: a refresh token that was sent is still good.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 HUGE_REPLY_BYTES: Final = 10 * 1024 * 1024
 
 Endpoint: TypeAlias = Literal["token", "discovery", "api"]
-"""Where a request can be failed or held."""
+"""The endpoints at which `FakeProvider` can fail or hold a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class WrongIssuer:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A 307 to the URL `to`: who follows it sends method and body again, a refresh token with them."""
+    """A 307 to the URL `to`: a client that follows it sends method and body again, and with them a refresh token."""
 
     to: str
 

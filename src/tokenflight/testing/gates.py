@@ -1,17 +1,17 @@
-"""Holding requests at the provider, so that a test can act while they are there without sleeping."""
+"""Gates: a test acts while an operation is held, without sleeping."""
 
 import asyncio
 from typing import Self
 
 
 class Gate:
-    """Holds the requests that come to it until it is opened; made by `FakeProvider.hold`.
+    """Holds the operations that come to it until a test opens it; made by `FakeProvider.hold` and `FaultyStore.hold`.
 
-    As a context manager it opens at the end of the block, so that a failed assertion leaves nobody waiting.
+    As a context manager it opens at the end of the block, so that a failed assertion leaves no operation held.
     """
 
     def __init__(self) -> None:
-        self._held = 0
+        self._arrived = 0
         self._arrival = asyncio.Event()
         self._opened = asyncio.Event()
 
@@ -23,21 +23,21 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests pass."""
+        """Whether operations pass."""
         return self._opened.is_set()
 
     async def reached(self, n: int = 1) -> None:
-        """Wait until `n` requests have come to the gate since it was made."""
-        while self._held < n:
+        """Wait until `n` operations have come to the gate since it was made."""
+        while self._arrived < n:
             self._arrival.clear()
             await self._arrival.wait()
 
     def open(self) -> None:
-        """Let go of all requests held, and hold no more."""
+        """Let all held operations go on, and hold no more."""
         self._opened.set()
 
-    async def passage(self) -> None:
-        """Wait, as a request, until the gate is open."""
-        self._held += 1
+    async def wait_until_open(self) -> None:
+        """Wait, as an operation, until the gate is open."""
+        self._arrived += 1
         self._arrival.set()
         await self._opened.wait()

@@ -1,4 +1,4 @@
-"""What a provider remembers of its users: grants, rotation, reuse, revocation. State only: no I/O, no clock."""
+"""The grants of a provider: rotation, reuse, revocation. State only: no I/O, no clock."""
 
 import math
 import secrets
@@ -14,9 +14,9 @@ LOGIN_SCOPE: Final = "openid offline_access"
 
 @dataclass(eq=False, slots=True)
 class Grant:
-    """What one login gave the app: the refresh token accepted now, and access tokens with their ends.
+    """What one login gave the app: the refresh token accepted now, and each access token with its expiry.
 
-    The ends are POSIX seconds. A grant of client credentials has no refresh token.
+    An expiry is in POSIX seconds. A grant of client credentials has no refresh token.
     """
 
     user_id: str
@@ -26,9 +26,9 @@ class Grant:
 
 
 class Grants:
-    """All grants. Of a user's grants, the latest is the one that is asked about by user.
+    """All grants. Methods that take a user are about the latest grant of that user.
 
-    Every token ever issued is remembered with its grant, so that a spent one is told from an unknown one.
+    Every token ever issued stays known with its grant, so that a spent one is told from an unknown one.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Grants:
     def refresh(
         self, refresh_token: str, *, now: float, lifetime: float | None, rotate: bool, strict: bool
     ) -> dict[str, Any] | None:
-        """The token reply that `refresh_token` is good for, or None if it is refused.
+        """The token reply to `refresh_token`, or None if it is refused.
 
         `rotate` spends the refresh token and puts its successor into the reply; otherwise the reply has none.
         With `strict`, a spent one that comes back revokes its grant (RFC 9700 §4.14.2).
@@ -75,12 +75,12 @@ class Grants:
         return grant is not None and not grant.revoked and now < grant.access_tokens.get(access_token, 0)
 
     def user_of_refresh_token(self, refresh_token: str) -> str | None:
-        """Whose it is or was, or None if it was never issued."""
+        """The user it was issued for, or None if it was never issued."""
         grant = self._by_refresh_token.get(refresh_token)
         return None if grant is None else grant.user_id
 
     def user_of_access_token(self, access_token: str) -> str | None:
-        """Whose it is or was, or None if it was never issued."""
+        """The user it was issued for, or None if it was never issued."""
         grant = self._by_access_token.get(access_token)
         return None if grant is None else grant.user_id
 

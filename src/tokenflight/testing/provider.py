@@ -1,4 +1,4 @@
-"""The fake provider: an ASGI app over grants, with faults and gates before them."""
+"""The fake provider: an ASGI app over grants, with faults and gates before its endpoints."""
 
 import asyncio
 import base64
@@ -14,12 +14,21 @@ import httpx
 
 from tokenflight._urls import require_secure_url
 from tokenflight.errors import ConfigurationError
-from tokenflight.testing.asgi import ConnectionDropped, Receive, Request, Scope, Send, live, read_body, send_reply
+from tokenflight.testing.asgi import (
+    ConnectionDropped,
+    Receive,
+    Request,
+    Scope,
+    Send,
+    read_body,
+    send_reply,
+    serve_lifespan,
+)
 from tokenflight.testing.faults import Endpoint, Fault
 from tokenflight.testing.gates import Gate
 from tokenflight.testing.grants import Grants
+from tokenflight.testing.provider_faults import ProviderFaults
 from tokenflight.testing.replies import Reply, challenge, json_reply, text_reply, token_error
-from tokenflight.testing.trouble import Target, Trouble
 
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "/token": "token",
@@ -32,7 +41,7 @@ _PATHS: Final[Mapping[str, Endpoint]] = {
 class FakeProvider:
     """An OpenID provider, and an API that accepts its tokens, to test an app on.
 
-    A test logs users in, lets the app run, and asks what reached the provider::
+    A test logs users in, lets the app run, and counts what reached the provider::
 
         async def test_a_user_is_renewed_once() -> None:
             fake = FakeProvider()
@@ -44,7 +53,7 @@ class FakeProvider:
                     await asyncio.gather(*(refresher.refresh_token("alice") for _ in range(100)))
             assert fake.refreshes("alice") == 1
 
-    It is a plain ASGI 3 app: `client` gives an HTTP client that reaches it in-process, as does any on
+    It is a plain ASGI 3 app. `client` gives an HTTP client that reaches it in-process; so does any client on
     ``httpx.ASGITransport(app=fake)``. `serve` puts it on a socket, for other processes or a realistic benchmark.
 
     Below the issuer there are ``/.well-known/openid-configuration``; ``/token`` for the grants ``refresh_token``
@@ -52,15 +61,16 @@ class FakeProvider:
     which answers a live access token, whatever the method, with ``{"user_id": ..., "method": ..., "body_bytes":
     ...}``, and anything else with a 401. Users log in by `login`: there is no web page, and there are no ID tokens.
 
-    `issuer` is what the provider calls itself. With `rotate`, a refresh token is good for one use, and the reply
+    `issuer` is the provider's issuer identifier. With `rotate`, a refresh token is good for one use, and the reply
     has its successor; without, the reply has none and the old one stays good. With `strict`, a spent refresh token
-    that comes again revokes the whole grant, refresh and access tokens; without, it is merely refused. `lifetime`
-    is that of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. These three may be
-    changed at any time. `client_id` and `client_secret`, in a Basic header or in the form, are those of the one
-    client; a secret of None makes it a public one.
+    that comes again revokes the whole grant, refresh and access tokens; without, the provider only refuses it.
+    `lifetime` is the lifetime of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. A
+    test may change these three at any time. `client_id` and `client_secret` belong to the one client, which sends
+    them in a Basic header or in the form; a secret of None makes it a public client.
 
-    Time is `time.time()`. A provider runs on one event loop, and awaits nothing while its state changes: each
-    request is atomic. One that has arrived is carried out even if its client goes away, as at a real provider.
+    The provider reads the time from `time.time()`. It runs on one event loop, and awaits nothing while its state
+    changes: each request is atomic. As at a real provider, a request that has arrived is carried out even if its
+    client goes away.
     """
 
     def __init__(
@@ -79,19 +89,19 @@ class FakeProvider:
         self.lifetime = lifetime
         self._client = (client_id, client_secret)
         self._grants = Grants()
-        self._trouble = Trouble()
+        self._faults = ProviderFaults()
         self._requests: Counter[str | None] = Counter()
         self._api_calls: Counter[str | None] = Counter()
         self._discoveries = 0
-        self._under_way: set[asyncio.Task[Reply | None]] = set()
-        self._be_issuer(issuer)
+        self._in_progress: set[asyncio.Task[Reply | None]] = set()
+        self._set_issuer(issuer)
 
     def __repr__(self) -> str:
         return f"<FakeProvider {self._issuer}>"
 
     @property
     def issuer(self) -> str:
-        """What the provider calls itself now."""
+        """The issuer identifier: the one given, or the base URL while `serve` runs."""
         return self._issuer
 
     @property
@@ -110,9 +120,9 @@ class FakeProvider:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
-        """Serve on a free port of 127.0.0.1, and give the base URL, which is the issuer meanwhile.
+        """Serve on a free port of 127.0.0.1, and give the base URL, which is the issuer until the block ends.
 
-        It runs on the running event loop. At exit every connection is closed, and requests under way are dropped.
+        The server runs on the running event loop. At exit it closes every connection and drops unfinished requests.
         Raises `ConfigurationError` without uvicorn, which ``tokenflight[testing]`` installs.
         """
         try:
@@ -123,23 +133,23 @@ class FakeProvider:
             ) from exc
         issuer_before = self._issuer
         async with serve_on_loopback(self, cancel_requests=self._cancel_requests) as base_url:
-            self._be_issuer(base_url)
+            self._set_issuer(base_url)
             try:
                 yield base_url
             finally:
-                self._be_issuer(issuer_before)
+                self._set_issuer(issuer_before)
 
     def login(self, user_id: str, *, lifetime: float | EllipsisType | None = ...) -> dict[str, Any]:
         """Log `user_id` in, which opens a new grant, and return the token reply (RFC 6749 §5.1).
 
-        `lifetime` is that of this access token, in seconds; the provider's if not given. Older grants of the user
-        stay good, but the other methods that take a user are about the latest.
+        `lifetime` is the lifetime of this access token in seconds, the provider's if not given. Older grants of the
+        user stay good, but the other methods that take a user are about the latest one.
         """
         chosen = self.lifetime if isinstance(lifetime, EllipsisType) else lifetime
         return self._grants.start(user_id, now=time.time(), lifetime=chosen)
 
     def requests(self, user_id: str | None = None) -> int:
-        """Count the token requests that came, failed ones too: a user's, or all, also those of nobody known."""
+        """Count the token requests that came, failed ones too: a user's, or all, those of unknown users too."""
         return self._requests.total() if user_id is None else self._requests[user_id]
 
     def refreshes(self, user_id: str | None = None) -> int:
@@ -156,7 +166,7 @@ class FakeProvider:
 
     @property
     def discoveries(self) -> int:
-        """How often the discovery document was asked for."""
+        """How many requests for the discovery document came."""
         return self._discoveries
 
     def current_refresh_token(self, user_id: str) -> str:
@@ -188,32 +198,32 @@ class FakeProvider:
     ) -> None:
         """Let `fault` happen to the next `times` requests at `endpoint`, or until `recover` if None.
 
-        With `user_id`, only to requests of that user. Of several faults, the one set first comes first; the others
-        follow once it is used up, except that a `Delay` and the next one happen to the same request.
+        With `user_id`, it happens to requests of that user only. Of several faults, the one set first comes first.
+        The next one follows once it is used up, except that a `Delay` and the next fault happen to the same request.
         """
-        self._trouble.plan(fault, Target(endpoint, user_id), times=times)
+        self._faults.add(fault, endpoint, user_id, times=times)
 
     def recover(self) -> None:
-        """Lift all faults. A delayed request stays delayed, and a gate stays closed."""
-        self._trouble.lift_faults()
+        """Clear all faults. A delayed request stays delayed, and a gate stays closed."""
+        self._faults.clear()
 
     def hold(self, *, endpoint: Endpoint = "token", user_id: str | None = None, after: bool = False) -> Gate:
-        """Return a gate that holds requests until it is opened: before the provider acts, faults included.
+        """Return a gate that holds requests until it is opened, before faults happen and the provider acts.
 
-        With `after`, it holds them when the provider has acted and before it replies. The requests are chosen as in
-        `fail`::
+        With `after`, it holds them once the provider has acted, before it replies. `endpoint` and `user_id` select
+        the requests as in `fail`::
 
             with fake.hold() as gate:
                 caller = asyncio.create_task(refresher.refresh_token("alice"))
                 await gate.reached()
                 caller.cancel()
         """
-        return self._trouble.place_gate(Target(endpoint, user_id), after=after)
+        return self._faults.hold(endpoint, user_id, after=after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve as an ASGI 3 app: ``http`` and ``lifespan``."""
         if scope["type"] == "lifespan":
-            await live(receive, send)
+            await serve_lifespan(receive, send)
             return
         if scope["type"] != "http":
             raise ValueError(f"FakeProvider serves http and lifespan, not {scope['type']}")
@@ -224,32 +234,32 @@ class FakeProvider:
         if endpoint is None:
             await send_reply(text_reply(404, "Not found"), send)
             return
-        reply = await self._carry_out(Request(endpoint, scope["method"], dict(scope["headers"]), body))
+        reply = await self._handle(Request(endpoint, scope["method"], dict(scope["headers"]), body))
         if reply is None:
             raise ConnectionDropped
         await send_reply(reply, send)
 
-    async def _carry_out(self, request: Request) -> Reply | None:
+    async def _handle(self, request: Request) -> Reply | None:
         self._register(request)
-        if not self._trouble:
+        if not self._faults:
             return self._act(request)
-        # A task of its own: in-process, a client that gives up would take back what the provider is about to do.
-        task = asyncio.create_task(self._trouble.outcome(request, self._act))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        # A task of its own: in-process, a client that gives up would cancel what the provider is about to do.
+        task = asyncio.create_task(self._faults.reply_to(request, self._act))
+        self._in_progress.add(task)
+        task.add_done_callback(self._in_progress.discard)
         return await asyncio.shield(task)
 
     def _cancel_requests(self) -> None:
-        for task in self._under_way:
+        for task in self._in_progress:
             task.cancel()
 
-    def _be_issuer(self, issuer: str) -> None:
+    def _set_issuer(self, issuer: str) -> None:
         self._issuer = issuer
         base = urlsplit(issuer).path.rstrip("/")
         self._endpoints: dict[str, Endpoint] = {base + path: endpoint for path, endpoint in _PATHS.items()}
 
     def _register(self, request: Request) -> None:
-        """Find out whose `request` is, and count it."""
+        """Find the user of `request`, and count it."""
         match request.endpoint:
             case "token":
                 request.user_id = self._user_of(request.form or {})
@@ -268,7 +278,7 @@ class FakeProvider:
         return self._grants.user_of_refresh_token(form.get("refresh_token", ""))
 
     def _act(self, request: Request) -> Reply:
-        """Do what `request` asks for. Awaits nothing, so that requests can't interleave."""
+        """Carry out `request`. Awaits nothing, so that requests can't interleave."""
         match request.endpoint:
             case "token":
                 return self._token_reply(request)
@@ -316,7 +326,7 @@ class FakeProvider:
         return json_reply({"user_id": request.user_id, "method": request.method, "body_bytes": len(request.body)})
 
     def _metadata(self) -> Reply:
-        """Reply with what OpenID Connect Discovery §3 requires; two of the URLs lead nowhere here."""
+        """Reply with the members that OpenID Connect Discovery §3 requires; two of the URLs lead nowhere here."""
         base = self._issuer.rstrip("/")
         is_public = self._client[1] is None
         return json_reply(

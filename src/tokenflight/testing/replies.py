@@ -26,7 +26,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def whole_reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+def reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
     """A reply that no cache may keep (RFC 6749 §5.1)."""
     return Reply(
         status,
@@ -40,18 +40,18 @@ def whole_reply(status: int, content_type: str, body: bytes, headers: Mapping[st
     )
 
 
-def text_reply(status: int, words: str, headers: Mapping[str, str] | None = None) -> Reply:
+def text_reply(status: int, text: str, headers: Mapping[str, str] | None = None) -> Reply:
     """A reply for humans."""
-    return whole_reply(status, "text/plain; charset=utf-8", words.encode(), headers)
+    return reply(status, "text/plain; charset=utf-8", text.encode(), headers)
 
 
 def json_reply(members: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON object."""
-    return whole_reply(status, "application/json", json.dumps(members).encode(), headers)
+    return reply(status, "application/json", json.dumps(members).encode(), headers)
 
 
 def token_error(error: str, description: str | None = None, *, status: int = 400) -> Reply:
-    """What a token endpoint answers to a bad request (RFC 6749 §5.2)."""
+    """The reply of a token endpoint to a bad request (RFC 6749 §5.2)."""
     members = {"error": error}
     if description is not None:
         members["error_description"] = description
@@ -60,14 +60,14 @@ def token_error(error: str, description: str | None = None, *, status: int = 400
 
 
 def challenge(error: str | None = None, description: str | None = None, *, status: int = 401) -> Reply:
-    """What an API answers to a request without a good access token (RFC 6750 §3)."""
+    """The reply of an API to a request without a good access token (RFC 6750 §3)."""
     attributes = {"error": error, "error_description": description}
-    given = ", ".join(f'{name}="{value}"' for name, value in attributes.items() if value is not None)
-    return text_reply(status, "No access", {"www-authenticate": f"Bearer {given}".rstrip()})
+    parameters = ", ".join(f'{name}="{value}"' for name, value in attributes.items() if value is not None)
+    return text_reply(status, "No access", {"www-authenticate": f"Bearer {parameters}".rstrip()})
 
 
 def with_issuer(document: Reply, issuer: str) -> Reply:
-    """The discovery document that is `document` but for its issuer."""
+    """The discovery document `document` with another issuer."""
     return json_reply({**json.loads(document.body), "issuer": issuer})
 
 
@@ -80,9 +80,9 @@ def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
             pause = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
             answer = text_reply(429, "Too many requests", pause)
         case HTMLReply():
-            answer = whole_reply(200, "text/html; charset=utf-8", b"<!doctype html><title>Please sign in</title>")
+            answer = reply(200, "text/html; charset=utf-8", b"<!doctype html><title>Please sign in</title>")
         case GarbageReply():
-            answer = whole_reply(200, "application/json", fault.body)
+            answer = reply(200, "application/json", fault.body)
         case HugeReply():
             padding = "x" * fault.size_bytes
             answer = json_reply({"access_token": "at_huge", "token_type": "Bearer", "padding": padding})

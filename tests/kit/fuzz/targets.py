@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tokenflight.bearer import is_about_the_token
+from tokenflight.bearer import means_invalid_token
 from tokenflight.errors import (
     InvalidProviderResponse,
     ProviderMisconfigured,
@@ -109,7 +109,7 @@ def run_record(data: bytes) -> None:
 
 def run_challenge(data: bytes) -> None:
     """`data` is a ``WWW-Authenticate`` field."""
-    assert is_about_the_token(data.decode("latin-1")) in {True, False}
+    assert means_invalid_token(data.decode("latin-1")) in {True, False}
 
 
 def _reply(data: bytes) -> Reply:
