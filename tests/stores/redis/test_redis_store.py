@@ -18,6 +18,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.crc import key_slot
 
 from kit.codecs import CODECS
+from kit.format1 import check_that_all_is_read_and_written_again, redis_hashes
 from kit.redis_server import RedisServer, lossy_connection, running_cluster, running_server
 from kit.support import login
 from tokenflight import (
@@ -240,6 +241,19 @@ async def test_more_keys_than_one_scan_gives_are_all_found(server: RedisServer, 
             pipeline.hset(f"tokenflight:{{idp:{number}}}:tokens", "version", "1")
         pipeline.execute()
     assert {key.user_id for key in await keys_of(store, "idp")} == {str(number) for number in range(3000)}
+
+
+async def test_system_d_records_of_format_1_are_read_and_written_in_format_2(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    with server.client() as client:
+        for name, fields in redis_hashes().items():
+            client.hset(name, mapping=fields)
+
+        async def stored() -> list[bytes]:
+            return [client.hget(name, "record") for name in client.scan_iter()]
+
+        await check_that_all_is_read_and_written_again(store, "redis", stored)
 
 
 @pytest.mark.parametrize("damage", ["not_json", "no_version", "other_version", "other_type"])

@@ -13,6 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kit.codecs import CODECS
+from kit.format1 import DIRECTORY, check_that_all_is_read_and_written_again, copy_private, postgresql_table
 from kit.postgres_server import PostgresServer, pgbouncer, postgres_server
 from kit.support import login
 from tokenflight import (
@@ -289,6 +291,35 @@ async def counted(store: SQLTokenStore) -> AsyncIterator[list[str]]:
     event.listen(engine, "before_cursor_execute", note)
     yield statements
     event.remove(engine, "before_cursor_execute", note)
+
+
+# Records that an earlier version wrote.
+
+
+async def test_system_d_records_of_format_1_in_a_sqlite_file_are_read_and_written_in_format_2(directory: Path) -> None:
+    copy_private(DIRECTORY / "sqlite.db", directory / "tokens.db")
+    database = Database(f"sqlite+aiosqlite:///{directory}/tokens.db", "tokenflight_tokens")
+    async with database.opened() as store:
+        await store.create_table()
+        await check_that_all_is_read_and_written_again(store, "sqlite", partial(records_in, database))
+
+
+async def test_system_d_records_of_format_1_in_postgresql_are_read_and_written_in_format_2(postgres_url: str) -> None:
+    table, create_table, rows = postgresql_table()
+    database = Database(postgres_url, f"tokens_{uuid4().hex}")
+    columns = ", ".join(rows[0])
+    values = ", ".join(f":{name}" for name in rows[0])
+    async with database.engine() as engine, engine.begin() as connection:
+        await connection.execute(text(create_table.replace(table, database.table)))
+        await connection.execute(text(f"insert into {database.table} ({columns}) values ({values})"), rows)
+    async with database.opened() as store:
+        await store.create_table()
+        await check_that_all_is_read_and_written_again(store, "postgresql", partial(records_in, database))
+    await database.run("drop table {table}")
+
+
+async def records_in(database: Database) -> list[bytes]:
+    return [record for (record,) in await database.run("select record from {table}")]
 
 
 # What a renewal costs.
