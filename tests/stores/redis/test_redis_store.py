@@ -670,7 +670,7 @@ async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
 async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.05)
     await store.load(KEY)
     with server.paused():
         saving = asyncio.create_task(store.save(KEY, StoredTokens(TOKENS)))
@@ -685,7 +685,7 @@ async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
 async def test_l3_a_cancelled_lease_attempt_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.2)
+    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.2)
     async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
         store = RedisTokenStore(client if given else server.url, lease_duration=1)
         await store.load(KEY)
@@ -978,8 +978,8 @@ async def test_x3_an_extension_that_hangs_is_given_up_and_tried_again(
                 await asyncio.Event().wait()
             return bool(await extend())
 
-        lease.end()  # type: ignore[attr-defined]
-        lease.begin(redis_store.lapse_clock(), hang_once)  # type: ignore[attr-defined]
+        lease.released()  # type: ignore[attr-defined]
+        lease.acquired(redis_store.lease_clock(), hang_once)  # type: ignore[attr-defined]
         await asyncio.sleep(2)
         assert hung
         assert lease.is_held()
