@@ -111,8 +111,8 @@ class TokenRefresher:
         For callers that can't await, and for those that can't spend a coroutine. It starts no renewal: after None,
         await `get_valid_token`.
         """
-        copy = self._copies.get(user_id)
-        return copy.record.tokens if copy is not None and copy.since <= _now() <= copy.fast_until else None
+        entry = self._entries.get(user_id)
+        return entry.record.tokens if entry is not None and entry.since <= _now() <= entry.fresh_until else None
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.

@@ -38,7 +38,7 @@ from tokenflight import (
 from tokenflight.stores import new_version
 from tokenflight.stores.redis import RedisTokenStore
 from tokenflight.stores.sql import SQLTokenStore
-from tokenflight.stores.sql._table import row_id, storable
+from tokenflight.stores.sql._table import escape, row_id
 from tokenflight.testing import FakeProvider, ServerError
 
 T = TypeVar("T")
@@ -154,8 +154,8 @@ def fill_files(store: FileTokenStore, provider: str, users: int) -> None:
 def row_of(store: SQLTokenStore, key: TokenKey, record: StoredTokens) -> dict[str, object]:
     return {
         "id": row_id(key),
-        "provider": storable(key.provider),
-        "user_id": storable(key.user_id),
+        "provider": escape(key.provider),
+        "user_id": escape(key.user_id),
         "version": record.version,
         "record": store._codec.encode(key, record),
     }

@@ -30,7 +30,7 @@ from tokenflight import (
     Version,
 )
 from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record
-from tokenflight.stores.encryption import EncryptedCodec, _Key, new_key
+from tokenflight.stores.encryption import EncryptedCodec, _EncryptionKey, new_key
 from tokenflight.testing.conformance import StoreConformance
 
 KEY: Final = TokenKey("idp", "alice")
@@ -127,8 +127,8 @@ def test_the_same_record_is_never_written_twice_alike() -> None:
 def test_the_cipher_gives_what_its_specification_says(key: bytes, associated_data: bytes, expected: str) -> None:
     nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX"
     sealed = nonce + bytes.fromhex(expected)
-    assert _Key(key)._cipher(nonce).encrypt(nonce[12:], b"XAES-256-GCM", associated_data) == sealed[24:]
-    assert _Key(key).open(sealed, associated_data) == b"XAES-256-GCM"
+    assert _EncryptionKey(key)._cipher(nonce).encrypt(nonce[12:], b"XAES-256-GCM", associated_data) == sealed[24:]
+    assert _EncryptionKey(key).open(sealed, associated_data) == b"XAES-256-GCM"
 
 
 def test_the_cipher_passes_the_accumulated_test_of_its_specification() -> None:
@@ -137,7 +137,7 @@ def test_the_cipher_passes_the_accumulated_test_of_its_specification() -> None:
         key, nonce = stream.read(32), stream.read(24)
         plain = stream.read(stream.read(1)[0])
         associated_data = stream.read(stream.read(1)[0])
-        total.update(_Key(key)._cipher(nonce).encrypt(nonce[12:], plain, associated_data))
+        total.update(_EncryptionKey(key)._cipher(nonce).encrypt(nonce[12:], plain, associated_data))
     assert total.hexdigest(32) == "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"
 
 

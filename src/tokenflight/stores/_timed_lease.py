@@ -21,12 +21,12 @@ RETRIES_PER_DURATION: Final = 16
 """How often it is tried again where that failed."""
 
 
-def lapse_clock() -> float:
+def lease_clock() -> float:
     """Seconds that also pass while the process stands still and, on Linux, while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
-class LapsingLease(Lease):
+class TimedLease(Lease):
     """A lease of `owner`, a name that nobody else has, for `duration` seconds from when it was last extended.
 
     The time is counted here, from before each asking: so it ends here first, and only then for the others.
@@ -44,10 +44,10 @@ class LapsingLease(Lease):
 
     def is_held(self) -> bool:
         """See `Lease.is_held`."""
-        return lapse_clock() < self._held_until
+        return lease_clock() < self._held_until
 
-    def begin(self, asked_at: float, extend: Callable[[], Awaitable[bool]]) -> None:
-        """Note that what was asked for at `asked_at`, by `lapse_clock`, was granted; from then on, extend it.
+    def acquired(self, asked_at: float, extend: Callable[[], Awaitable[bool]]) -> None:
+        """Note that what was asked for at `asked_at`, by `lease_clock`, was granted; from then on, extend it.
 
         `extend` says whether the lease was still ours, or raises `StoreError`.
         """
@@ -57,7 +57,7 @@ class LapsingLease(Lease):
             self.duration / EXTENSIONS_PER_DURATION, self._start_extending, extend
         )
 
-    def end(self) -> None:
+    def released(self) -> None:
         """Note that it is over, and extend it no more."""
         self._held_until = 0.0
         if self._timer is not None:
@@ -70,7 +70,7 @@ class LapsingLease(Lease):
 
     async def _extend(self, extend: Callable[[], Awaitable[bool]]) -> None:
         while True:
-            asked_at = lapse_clock()
+            asked_at = lease_clock()
             pause = self.duration / RETRIES_PER_DURATION
             # Given up by the timeout, it may still happen later: it extends nobody else's lease.
             with suppress(StoreError, TimeoutError):

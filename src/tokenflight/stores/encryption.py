@@ -84,7 +84,7 @@ class EncryptedCodec:
         require_kind("accept_plain", accept_plain, bool)  # a text such as "no" would turn it on
         if isinstance(keys, str) or not keys:
             raise ConfigurationError("keys must be a list of keys, the one to write with first, and not empty")
-        ring = [_Key(_secret_in(text, position)) for position, text in enumerate(keys, 1)]
+        ring = [_EncryptionKey(_decode_key(text, position)) for position, text in enumerate(keys, 1)]
         self._first = ring[0]
         self._keys = {key.id: key for key in ring}
         self._accept_plain = accept_plain
@@ -141,7 +141,7 @@ class EncryptedCodec:
                 code="unknown_key",
             )
         try:
-            return self._keys[key_id].open(_bytes_in(sealed), _associated_data(key))
+            return self._keys[key_id].open(_decode_base64(sealed), _associated_data(key))
         except InvalidTag:
             raise StoreCorrupted(
                 f"it is not what was written with the key {key_id}: it was damaged, changed, or put in another "
@@ -190,7 +190,7 @@ async def _reencrypt_one(store: TokenStore, key: TokenKey, lease_timeout: float)
     return None
 
 
-class _Key:
+class _EncryptionKey:
     """A key that can be used but not seen: neither its attributes nor a pickle give it away."""
 
     __slots__ = ("_mac", "id")
@@ -226,7 +226,7 @@ def _associated_data(key: TokenKey) -> bytes:
     return json.dumps([ALGORITHM, ENVELOPE_FORMAT_VERSION, key.provider, key.user_id]).encode()
 
 
-def _secret_in(text: str, position: int) -> bytes:
+def _decode_key(text: str, position: int) -> bytes:
     """The bytes of the key in `text`; an error tells its `position` alone."""
     try:
         secret = base64.b64decode(text, altchars=b"-_", validate=True) if isinstance(text, str) else b""
@@ -240,7 +240,7 @@ def _secret_in(text: str, position: int) -> bytes:
     return secret
 
 
-def _bytes_in(sealed: str) -> bytes:
+def _decode_base64(sealed: str) -> bytes:
     try:
         return base64.b64decode(sealed, validate=True)
     except ValueError:

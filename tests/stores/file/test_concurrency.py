@@ -141,7 +141,7 @@ async def test_a_cancelled_save_that_has_begun_ends_before_its_call_does(store: 
 async def test_a_cancelled_save_does_not_wait_for_a_disk_that_hangs(
     store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.05)
     await store.save(KEY, StoredTokens(TokenSet("old")))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
@@ -245,7 +245,7 @@ async def test_a_read_that_was_given_up_and_then_fails_is_not_reported_as_never_
 ) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
-    monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.01)
+    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.01)
     go_on = threading.Event()
 
     class Slow(JSONCodec):

@@ -28,7 +28,7 @@ from tokenflight import (
 from tokenflight.stores.base import Version
 from tokenflight.stores.file import _private_files
 from tokenflight.stores.file import _store as file_store
-from tokenflight.stores.file._names import file_name
+from tokenflight.stores.file._names import encode_name
 
 KEY = TokenKey("idp", "alice")
 TOKENS = TokenSet("access", expires_at=1_800_000_000, refresh_token="refresh", extra={"x": [1, "€"]})
@@ -164,16 +164,16 @@ async def test_p3_a_reader_never_sees_half_a_record(store: FileTokenStore, path:
 async def test_p3_a_temporary_file_left_by_a_dead_process_is_in_nobodys_way(
     store: FileTokenStore, path: Path, left: bytes
 ) -> None:
-    aside = path.with_name(".alice.json.tmp")
-    put(aside, left)
-    aside.chmod(0o644)
+    temporary = path.with_name(".alice.json.tmp")
+    put(temporary, left)
+    temporary.chmod(0o644)
     assert await store.load(KEY) is None
     assert await keys_of(store) == []
     await store.save(KEY, StoredTokens(TOKENS))
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens == TOKENS
-    assert not aside.exists()
+    assert not temporary.exists()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -363,14 +363,14 @@ async def test_keys_passes_over_what_is_no_record(store: FileTokenStore, directo
     await store.save(KEY, StoredTokens(TOKENS))
     async with store.lease(TokenKey("idp", "leased"), timeout=0):
         pass
-    long = f"{file_name('y' * 300)}.json"
+    long = f"{encode_name('y' * 300)}.json"
     for foreign in ("README", "Bob.json", "%zz.json", ".bob.json.tmp", "bob.json.bak", ".json", "con.json"):
         put(path.with_name(foreign), b'{"provider": "idp", "user_id": "bob", "tokens": {}}')
     put(path.with_name(long), b"damaged")
-    put(path.with_name(f"{file_name('z' * 300)}.json"), path.read_bytes())
+    put(path.with_name(f"{encode_name('z' * 300)}.json"), path.read_bytes())
     put(Path(os.fsdecode(os.fsencode(path.parent) + b"/\xff.json")), b"{}")
     put(directory / "stray.json", path.read_bytes())
-    (path.with_name(f"{file_name('w' * 300)}.json")).mkdir()
+    (path.with_name(f"{encode_name('w' * 300)}.json")).mkdir()
     (directory / "link").symlink_to(path.parent)
     assert await keys_of(store) == [KEY]
     assert await keys_of(store, "idp") == [KEY]

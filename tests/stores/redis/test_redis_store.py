@@ -18,6 +18,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.crc import key_slot
 
 from kit.codecs import CODECS
+from kit.format1 import check_that_all_is_read_and_written_again, redis_hashes
 from kit.redis_server import RedisServer, lossy_connection, running_cluster, running_server
 from kit.support import login
 from tokenflight import (
@@ -240,6 +241,19 @@ async def test_more_keys_than_one_scan_gives_are_all_found(server: RedisServer, 
             pipeline.hset(f"tokenflight:{{idp:{number}}}:tokens", "version", "1")
         pipeline.execute()
     assert {key.user_id for key in await keys_of(store, "idp")} == {str(number) for number in range(3000)}
+
+
+async def test_system_d_records_of_format_1_are_read_and_written_in_format_2(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    with server.client() as client:
+        for name, fields in redis_hashes().items():
+            client.hset(name, mapping=fields)
+
+        async def stored() -> list[bytes]:
+            return [client.hget(name, "record") for name in client.scan_iter()]
+
+        await check_that_all_is_read_and_written_again(store, "redis", stored)
 
 
 @pytest.mark.parametrize("damage", ["not_json", "no_version", "other_version", "other_type"])
@@ -656,7 +670,7 @@ async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
 async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.05)
     await store.load(KEY)
     with server.paused():
         saving = asyncio.create_task(store.save(KEY, StoredTokens(TOKENS)))
@@ -671,7 +685,7 @@ async def test_a_cancelled_save_does_not_wait_for_a_server_that_hangs(
 async def test_l3_a_cancelled_lease_attempt_does_not_wait_for_a_server_that_hangs(
     server: RedisServer, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.2)
+    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.2)
     async with Redis(unix_socket_path=str(server.socket), socket_timeout=None) as client:
         store = RedisTokenStore(client if given else server.url, lease_duration=1)
         await store.load(KEY)
@@ -964,8 +978,8 @@ async def test_x3_an_extension_that_hangs_is_given_up_and_tried_again(
                 await asyncio.Event().wait()
             return bool(await extend())
 
-        lease.end()  # type: ignore[attr-defined]
-        lease.begin(redis_store.lapse_clock(), hang_once)  # type: ignore[attr-defined]
+        lease.released()  # type: ignore[attr-defined]
+        lease.acquired(redis_store.lease_clock(), hang_once)  # type: ignore[attr-defined]
         await asyncio.sleep(2)
         assert hung
         assert lease.is_held()

@@ -13,6 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kit.codecs import CODECS
+from kit.format1 import DIRECTORY, check_that_all_is_read_and_written_again, copy_private, postgresql_table
 from kit.postgres_server import PostgresServer, pgbouncer, postgres_server
 from kit.support import login
 from tokenflight import (
@@ -48,7 +50,7 @@ from tokenflight.stores.sql import _database as _sql_database
 from tokenflight.stores.sql import _statements as _sql_statements
 from tokenflight.stores.sql import _store as sql
 from tokenflight.stores.sql import _table as _sql_table
-from tokenflight.stores.sql._database import Outcome
+from tokenflight.stores.sql._database import Result
 from tokenflight.testing import FakeProvider
 from tokenflight.testing.conformance import StoreConformance
 
@@ -291,6 +293,35 @@ async def counted(store: SQLTokenStore) -> AsyncIterator[list[str]]:
     event.remove(engine, "before_cursor_execute", note)
 
 
+# Records that an earlier version wrote.
+
+
+async def test_system_d_records_of_format_1_in_a_sqlite_file_are_read_and_written_in_format_2(directory: Path) -> None:
+    copy_private(DIRECTORY / "sqlite.db", directory / "tokens.db")
+    database = Database(f"sqlite+aiosqlite:///{directory}/tokens.db", "tokenflight_tokens")
+    async with database.opened() as store:
+        await store.create_table()
+        await check_that_all_is_read_and_written_again(store, "sqlite", partial(records_in, database))
+
+
+async def test_system_d_records_of_format_1_in_postgresql_are_read_and_written_in_format_2(postgres_url: str) -> None:
+    table, create_table, rows = postgresql_table()
+    database = Database(postgres_url, f"tokens_{uuid4().hex}")
+    columns = ", ".join(rows[0])
+    values = ", ".join(f":{name}" for name in rows[0])
+    async with database.engine() as engine, engine.begin() as connection:
+        await connection.execute(text(create_table.replace(table, database.table)))
+        await connection.execute(text(f"insert into {database.table} ({columns}) values ({values})"), rows)
+    async with database.opened() as store:
+        await store.create_table()
+        await check_that_all_is_read_and_written_again(store, "postgresql", partial(records_in, database))
+    await database.run("drop table {table}")
+
+
+async def records_in(database: Database) -> list[bytes]:
+    return [record for (record,) in await database.run("select record from {table}")]
+
+
 # What a renewal costs.
 
 
@@ -491,7 +522,7 @@ async def test_a_take_that_was_given_up_while_the_database_hung_keeps_no_lease(
 ) -> None:
     await store.save(KEY, StoredTokens(TokenSet("one")))
     async with database.opened() as other:
-        monkeypatch.setattr("tokenflight.stores._cancellation.SETTLING_SECONDS", 0.1)
+        monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.1)
         async with database.blocked():
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
@@ -552,7 +583,7 @@ async def test_a_write_that_is_run_again_does_not_undo_the_renewal_that_came_bet
     run = store._database.run
     renewals: list[StoredTokens] = []
 
-    async def run_twice(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Outcome:
+    async def run_twice(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Result:
         """As after a connection that was lost before the reply, while another process renewed."""
         await run(statement, parameters, **settings)
         if not renewals:
@@ -946,7 +977,7 @@ async def run_twice(store: SQLTokenStore, monkeypatch: pytest.MonkeyPatch) -> No
     """From now on, each statement runs twice, as after a connection that was lost before the reply."""
     run = store._database.run
 
-    async def again(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Outcome:
+    async def again(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> Result:
         await run(statement, parameters, **settings)
         return await run(statement, parameters, **settings)
 
@@ -1007,7 +1038,7 @@ async def test_a_delete_between_whose_statements_the_lease_is_released_leaves_no
     changes = store._database.changes
 
     async def release_between(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> bool:
-        if statement is store._statements.empty:
+        if statement is store._statements.clear_record:
             await holder.__aexit__(None, None, None)
         return await changes(statement, parameters, **settings)
 
@@ -1075,7 +1106,7 @@ async def test_a_statement_whose_connections_are_lost_again_and_again_is_given_u
 ) -> None:
     tries = 0
 
-    async def lose_the_connection(*_: object) -> Outcome:
+    async def lose_the_connection(*_: object) -> Result:
         nonlocal tries
         tries += 1
         raise DBAPIError("select 1", {}, Exception("lost"), connection_invalidated=True)
@@ -1093,7 +1124,7 @@ async def test_a_delete_that_happened_is_told_though_the_row_could_not_be_remove
     changes = store._database.changes
 
     async def fail_at_the_end(statement: Executable, parameters: Mapping[str, object], **settings: Any) -> bool:
-        if statement is store._statements.delete_empty:
+        if statement is store._statements.delete_without_record:
             raise StoreUnavailable("down")
         return await changes(statement, parameters, **settings)
 

@@ -9,18 +9,18 @@ MAX_NAME_LENGTH: Final = 200
 """In characters, all ASCII: with the longest suffix still below the 255 bytes that file systems allow."""
 
 _KEPT_PREFIX_LENGTH: Final = 100
-_NOT_PLAIN: Final = re.compile(rb"[^a-z0-9_\-@+.]")
+_NEEDS_ENCODING: Final = re.compile(rb"[^a-z0-9_\-@+.]")
 _RESERVED_ON_WINDOWS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
 
-def file_name(text: str) -> str:
+def encode_name(text: str) -> str:
     """A file name for `text`, without suffix: itself if plain, otherwise percent-encoded.
 
     Capital letters are encoded too, as some file systems do not tell them from small ones. A name that would be
-    too long is cut and ends in ``~`` and a digest, which `text_of` can't read back.
+    too long is cut and ends in ``~`` and a digest, which `decode_name` can't read back.
     """
     data = text.encode("utf-8", "surrogatepass")
-    name = _NOT_PLAIN.sub(lambda found: b"%%%02x" % found[0][0], data).decode()
+    name = _NEEDS_ENCODING.sub(lambda found: b"%%%02x" % found[0][0], data).decode()
     if name.startswith(".") or _RESERVED_ON_WINDOWS.match(name):
         name = f"%{ord(name[0]):02x}{name[1:]}"
     if name.endswith("."):
@@ -31,10 +31,10 @@ def file_name(text: str) -> str:
     return name
 
 
-def text_of(name: str) -> str | None:
-    """The text whose `file_name` is `name`; None if it was cut, or if no text has this name."""
+def decode_name(name: str) -> str | None:
+    """The text whose `encode_name` is `name`; None if it was cut, or if no text has this name."""
     try:
         text = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
     except UnicodeError:  # also of a foreign file whose name is no Unicode text
         return None
-    return text if text and file_name(text) == name else None
+    return text if text and encode_name(text) == name else None

@@ -17,7 +17,7 @@ from tokenflight.errors import StoreError, StoreUnavailable
 LOCK_TIMEOUT_SECONDS: Final = 10.0
 LOCK_POLL_SECONDS: Final = 0.001
 
-_locks: set[int] = set()
+_held_locks: set[int] = set()
 """The descriptors of the locks that this process has."""
 
 _POSIX: Final = os.name == "posix"
@@ -70,25 +70,25 @@ def read_file(path: str, *, max_bytes: int) -> bytes | None:
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Put `data` at `path` whole or not at all, durable on return. Callers hold a lock: the name aside is fixed."""
+    """Put `data` at `path` whole or not at all, durable on return. Callers hold a lock: the name temporary is fixed."""
     directory, name = os.path.split(path)
-    aside = os.path.join(directory, f".{name}.tmp")
+    temporary = os.path.join(directory, f".{name}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
     try:
-        descriptor = os.open(aside, flags, 0o600)
+        descriptor = os.open(temporary, flags, 0o600)
     except FileExistsError:  # left by a process that died while writing
-        os.unlink(aside)
-        descriptor = os.open(aside, flags, 0o600)
+        os.unlink(temporary)
+        descriptor = os.open(temporary, flags, 0o600)
     try:
         try:
             _write(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(aside)
+            os.unlink(temporary)
         raise
     _sync_directory(directory)
 
@@ -114,7 +114,7 @@ def try_lock(path: str) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
     try:
         if lock_descriptor(descriptor, blocking=False):
-            _locks.add(descriptor)
+            _held_locks.add(descriptor)
             return descriptor
     except BaseException:
         os.close(descriptor)
@@ -127,23 +127,23 @@ def release_lock(descriptor: int) -> None:
     """Free a lock taken with `try_lock`."""
     from filelock import unlock_descriptor  # noqa: PLC0415 - as above
 
-    _locks.discard(descriptor)
+    _held_locks.discard(descriptor)
     try:
         unlock_descriptor(descriptor)  # closing alone frees nothing while a forked child has it open too
     finally:
         os.close(descriptor)
 
 
-def _let_go_of_locks() -> None:
+def _close_inherited_locks() -> None:
     """In a forked child: a lock is freed when its holder dies, but not while a child has the file open too."""
-    for descriptor in _locks:
+    for descriptor in _held_locks:
         with suppress(OSError):
             os.close(descriptor)
-    _locks.clear()
+    _held_locks.clear()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_let_go_of_locks)
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from typing import Final, NamedTuple, TypeVar
 from tokenflight._checks import require_kind
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
-from tokenflight.stores._cancellation import settle
+from tokenflight.stores._cancellation import wait_briefly
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key
 from tokenflight.stores.file import _private_files
-from tokenflight.stores.file._names import file_name, text_of
+from tokenflight.stores.file._names import decode_name, encode_name
 from tokenflight.tokens import TokenKey
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class _Files(NamedTuple):
 class FileTokenStore(TokenStore):
     """One JSON file a user under `directory`, which is created if need be; ``~`` in it is expanded.
 
-    Files are readable by their owner alone and replaced whole: written aside, synced to disk, renamed. A file that
+    Files are readable by their owner alone and replaced whole: written temporary, synced to disk, renamed. A file that
     others can read is refused. The lease is a lock on a file beside the record, freed by the system when its holder
     dies. A directory that is taken away, as by an unmounted disk, makes the store unavailable and logs nobody out.
     `codec` turns records into bytes; a user id is also in the file's name. On Windows, where it is
@@ -133,7 +133,7 @@ class FileTokenStore(TokenStore):
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             if not running.cancel():
-                await settle(asyncio.wrap_future(running))
+                await wait_briefly(asyncio.wrap_future(running))
             raise
 
     def _submit(self, work: Callable[..., T], *args: object) -> Future[T]:
@@ -154,11 +154,11 @@ class FileTokenStore(TokenStore):
             ) from exc
 
     def _provider_directory(self, provider: str) -> str:
-        return os.path.join(self._directory, file_name(provider))
+        return os.path.join(self._directory, encode_name(provider))
 
     def _files(self, key: TokenKey) -> _Files:
         directory = self._provider_directory(key.provider)
-        stem = os.path.join(directory, file_name(key.user_id))
+        stem = os.path.join(directory, encode_name(key.user_id))
         return _Files(directory, stem + RECORD_SUFFIX, stem + LEASE_SUFFIX, stem + WRITE_LOCK_SUFFIX)
 
     def _require_first_seen_directory(self) -> None:
@@ -266,7 +266,7 @@ def _key_of(path: str) -> TokenKey | None:
     """The key of the record at `path`: from its name, or from its content where the name was cut."""
     directory, name = os.path.split(path)
     directory = os.path.basename(directory)
-    provider, user_id = text_of(directory), text_of(name.removesuffix(RECORD_SUFFIX))
+    provider, user_id = decode_name(directory), decode_name(name.removesuffix(RECORD_SUFFIX))
     if provider is not None and user_id is not None:
         return TokenKey(provider, user_id)
     try:
@@ -274,5 +274,5 @@ def _key_of(path: str) -> TokenKey | None:
     except (OSError, StoreError):
         return None
     key = None if data is None else decode_key(data)
-    named = key is not None and (file_name(key.provider), f"{file_name(key.user_id)}{RECORD_SUFFIX}")
+    named = key is not None and (encode_name(key.provider), f"{encode_name(key.user_id)}{RECORD_SUFFIX}")
     return key if named == (directory, name) else None

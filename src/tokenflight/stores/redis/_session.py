@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
 from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError, StoreUnavailable
-from tokenflight.stores._cancellation import outcome_of, settle
+from tokenflight.stores._cancellation import shielded_result, wait_briefly
 
 T = TypeVar("T")
 
@@ -86,21 +86,21 @@ class Command(Generic[T]):
     Waiting for a future that the task sets is what costs least: `asyncio.shield` takes twice as long.
     """
 
-    __slots__ = ("_outcome", "_work", "give_up_at", "task")
+    __slots__ = ("_result", "_work", "deadline", "task")
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         loop = asyncio.get_running_loop()
-        self.give_up_at = loop.time() + COMMAND_TIMEOUT_SECONDS
+        self.deadline = loop.time() + COMMAND_TIMEOUT_SECONDS
         self._work = work
-        self._outcome: asyncio.Future[T] = loop.create_future()
+        self._result: asyncio.Future[T] = loop.create_future()
         self.task = loop.create_task(self._run())
 
-    async def outcome(self) -> T:
+    async def result(self) -> T:
         """Its reply. Cancelled, this waits for a moment for the command to end."""
         try:
-            return await self._outcome
+            return await self._result
         except asyncio.CancelledError:
-            await settle(self.task)
+            await wait_briefly(self.task)
             raise
 
     async def _run(self) -> None:
@@ -112,17 +112,17 @@ class Command(Generic[T]):
         except Exception as exc:  # noqa: BLE001 - it is who waits that has to know
             error = exc
         else:
-            if not self._outcome.done():
-                self._outcome.set_result(reply)
+            if not self._result.done():
+                self._result.set_result(reply)
             return
-        if not self._outcome.done():
-            self._outcome.set_exception(error)
-            self._outcome.exception()  # where nobody waits any more, it is not asyncio's to log
+        if not self._result.done():
+            self._result.set_exception(error)
+            self._result.exception()  # where nobody waits any more, it is not asyncio's to log
 
-    def ended(self) -> None:
+    def close(self) -> None:
         """Let nobody wait where the task was cancelled before its first step."""
-        if not self._outcome.done():
-            self._outcome.cancel()
+        if not self._result.done():
+            self._result.cancel()
             self._work.close()
 
 
@@ -146,17 +146,17 @@ class Session:
 
         Cancelled or not, it is over when this ends: left to itself, it could undo what the caller does next.
         """
-        return await self._settled(self._run(script, name, *arguments))
+        return await self._run_to_end(self._run(script, name, *arguments))
 
     async def call(self, *command: str | bytes | int) -> Any:
         """The reply to `command`, as `run` gives it."""
-        return await self._settled(self._call(*command))
+        return await self._run_to_end(self._call(*command))
 
-    def begin(self, script: Script, name: str, *arguments: str | bytes | int) -> Command[Any]:
+    def start(self, script: Script, name: str, *arguments: str | bytes | int) -> Command[Any]:
         """Run `script` whether somebody waits for it or not."""
-        return self._begin(self._run(script, name, *arguments))
+        return self._start(self._run(script, name, *arguments))
 
-    async def names(self, pattern: str) -> AsyncGenerator[str, None]:
+    async def scan(self, pattern: str) -> AsyncGenerator[str, None]:
         """The names of all keys that match `pattern`."""
         names = aiter(self._client.scan_iter(match=pattern, count=KEYS_PER_SCAN))
         while True:
@@ -180,13 +180,13 @@ class Session:
     async def eviction_policy(self) -> str | None:
         """What the server does when it is out of memory, or None if it does not tell or has no limit."""
         try:
-            memory = await self._settled(self._client.info("memory"))
+            memory = await self._run_to_end(self._client.info("memory"))
         except (*_REDIS_ERRORS, StoreError):
             return None
         return str(memory["maxmemory_policy"]) if memory.get("maxmemory") and "maxmemory_policy" in memory else None
 
     @contextmanager
-    def hearing_of(self, name: str) -> Iterator[asyncio.Event]:
+    def notified_of_release(self, name: str) -> Iterator[asyncio.Event]:
         """Set the event whenever the lease `name` may be free.
 
         All who wait share one connection, on a channel that tells of all leases: a blocking command each would take
@@ -213,7 +213,7 @@ class Session:
         """Wait for what is under way, and close the client if it is the store's own."""
         # A task, so that who gives up waiting for it does not leave the connections open.
         self._closing = asyncio.get_running_loop().create_task(self._close())
-        await outcome_of(self._closing)
+        await shielded_result(self._closing)
 
     async def _close(self) -> None:
         self._stop_listening()
@@ -243,35 +243,35 @@ class Session:
         # Outside the except block, so that it is no context either: some errors of Redis quote the command.
         raise error
 
-    async def _settled(self, work: Coroutine[Any, Any, T]) -> T:
-        command = self._begin(work)
+    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        command = self._start(work)
         try:
-            return await command.outcome()
+            return await command.result()
         finally:
             command.task.cancel()  # where it hangs, it is not sent again
 
-    def _begin(self, work: Coroutine[Any, Any, T]) -> Command[T]:
+    def _start(self, work: Coroutine[Any, Any, T]) -> Command[T]:
         command = Command(work)
         self._commands[command.task] = command
-        command.task.add_done_callback(self._end)
+        command.task.add_done_callback(self._forget)
         if self._timer is None:
-            self._give_up_at(command.give_up_at)
+            self._set_timer(command.deadline)
         return command
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._commands.pop(task).ended()
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._commands.pop(task).close()
 
-    def _give_up_at(self, moment: float) -> None:
+    def _set_timer(self, moment: float) -> None:
         # One timer for all commands, of which hardly one takes so long: one each would cost a third of the task.
-        self._timer = asyncio.get_running_loop().call_at(moment, self._give_up)
+        self._timer = asyncio.get_running_loop().call_at(moment, self._time_out)
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         """End the commands whose time is over."""
         self._timer = None
         now = asyncio.get_running_loop().time()
         for task, command in self._commands.items():
-            if command.give_up_at > now:
-                self._give_up_at(command.give_up_at)
+            if command.deadline > now:
+                self._set_timer(command.deadline)
                 return
             task.cancel()
 

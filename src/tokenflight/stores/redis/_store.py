@@ -15,8 +15,8 @@ from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight._log import log
 from tokenflight.errors import ConfigurationError, StoreError
 from tokenflight.stores import _failures
-from tokenflight.stores._cancellation import settle
-from tokenflight.stores._timed_lease import LapsingLease, lapse_clock
+from tokenflight.stores._cancellation import wait_briefly
+from tokenflight.stores._timed_lease import TimedLease, lease_clock
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.redis._session import POLL_SECONDS, Command, Script, Session, as_client, open_client
@@ -58,7 +58,7 @@ return 1
 """)
 
 # No reply: the lease is given. A number: it is another's for as many milliseconds, or for ever if negative.
-TAKE: Final = Script("""
+ACQUIRE: Final = Script("""
 local owner, duration = ARGV[1], ARGV[2]
 if redis.call('set', KEYS[1], owner, 'nx', 'px', duration) then return end
 if redis.pcall('get', KEYS[1]) == owner then return end
@@ -109,10 +109,10 @@ class RedisTokenStore(TokenStore):
             open_client(client)  # without connecting: a wrong URL is found now
         self._client = client
         self._prefix = quote(prefix, safe=":/", errors="surrogatepass")
-        self._lease_duration = _positive_seconds("lease_duration", lease_duration)
+        self._lease_duration = _checked_duration("lease_duration", lease_duration)
         self._codec = codec
         self._record_lifetime = (
-            0.0 if record_lifetime is None else _positive_seconds("record_lifetime", record_lifetime)
+            0.0 if record_lifetime is None else _checked_duration("record_lifetime", record_lifetime)
         )
         self._eviction_checked = False
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
@@ -164,7 +164,7 @@ class RedisTokenStore(TokenStore):
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
         """See `TokenStore.keys`. Goes through the whole database; a key may come twice while that grows or shrinks."""
         providers = "*" if provider is None else _quoted(provider)
-        async with aclosing(self._session().names(f"{self._prefix}:{{{providers}:*}}:tokens")) as names:
+        async with aclosing(self._session().scan(f"{self._prefix}:{{{providers}:*}}:tokens")) as names:
             async for name in names:
                 if (key := self._key_of(name)) is not None:
                     yield key
@@ -179,7 +179,7 @@ class RedisTokenStore(TokenStore):
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
         lease = _RedisLease(key, self._lease_duration, self._session, self._name(key, "lease"))
-        if not await lease.take(timeout):
+        if not await lease.acquire(timeout):
             raise _failures.lease_timeout(key, timeout)
         try:
             await self._check_eviction()
@@ -247,7 +247,7 @@ class RedisTokenStore(TokenStore):
             return None
 
 
-class _RedisLease(LapsingLease):
+class _RedisLease(TimedLease):
     """A lease that is taken, extended and given back by scripts."""
 
     __slots__ = ("_name", "_session")
@@ -257,51 +257,51 @@ class _RedisLease(LapsingLease):
         self._session = session  # asked for each time: the store may have been closed meanwhile, and open again
         self._name = name
 
-    async def take(self, timeout: float) -> bool:
+    async def acquire(self, timeout: float) -> bool:
         """Take the lease as soon as it is free; say whether it was within `timeout` seconds."""
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + timeout
-        taken_for = await self._try_to_take()
-        if taken_for is None:
+        deadline = loop.time() + timeout
+        retry_in = await self._try_to_acquire()
+        if retry_in is None:
             return True
         if timeout <= 0:
             return False
-        with self._session().hearing_of(self._name) as released:
-            while taken_for is not None and (left := give_up_at - loop.time()) > 0:
+        with self._session().notified_of_release(self._name) as released:
+            while retry_in is not None and (left := deadline - loop.time()) > 0:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, taken_for)):
+                    async with asyncio.timeout(min(left, retry_in)):
                         await released.wait()
                 released.clear()  # before asking, so that a release meanwhile is not missed
-                taken_for = await self._try_to_take()
-        return taken_for is None
+                retry_in = await self._try_to_acquire()
+        return retry_in is None
 
     async def release(self) -> None:
         """Give the lease back if it is still ours. Cancelled, it goes on."""
-        self.end()
-        await self._begin_to_release().outcome()
+        self.released()
+        await self._start_release().result()
 
-    async def _try_to_take(self) -> float | None:
+    async def _try_to_acquire(self) -> float | None:
         """Take the lease if it is free; otherwise say in how many seconds to try again."""
-        asked_at = lapse_clock()
+        asked_at = lease_clock()
         try:
-            left = await self._session().run(TAKE, self._name, self.owner, _milliseconds(self.duration))
+            left = await self._session().run(ACQUIRE, self._name, self.owner, _milliseconds(self.duration))
         except asyncio.CancelledError:
-            await settle(self._begin_to_release().task)  # it may have been given
+            await wait_briefly(self._start_release().task)  # it may have been given
             raise
         except StoreError:
-            self._begin_to_release()  # not waited for: it will hardly work better
+            self._start_release()  # not waited for: it will hardly work better
             raise
         if left is not None:
             return min(left / 1000 + 0.001, POLL_SECONDS) if left >= 0 else POLL_SECONDS
-        self.begin(asked_at, self._extend_once)
+        self.acquired(asked_at, self._extend_once)
         return None
 
     async def _extend_once(self) -> bool:
         return bool(await self._session().run(EXTEND, self._name, self.owner, _milliseconds(self.duration)))
 
-    def _begin_to_release(self) -> Command[Any]:
+    def _start_release(self) -> Command[Any]:
         session = self._session()
-        return session.begin(RELEASE, self._name, self.owner, session.channel)
+        return session.start(RELEASE, self._name, self.owner, session.channel)
 
 
 @lru_cache(maxsize=1024)  # one renewal asks four times
@@ -313,7 +313,7 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _positive_seconds(name: str, value: float) -> float:
+def _checked_duration(name: str, value: float) -> float:
     if not 1 <= _milliseconds(checked_seconds(name, value)) <= MAX_MILLISECONDS:
         raise ConfigurationError(f"{name} must be a positive number of seconds, up to a century, not {value!r:.40}")
     return value

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
-from tokenflight.stores._cancellation import outcome_of
+from tokenflight.stores._cancellation import shielded_result
 
 T = TypeVar("T")
 
@@ -27,33 +27,33 @@ BRISK_POLL_SECONDS: Final = 0.05
 """The longest pause between two questions in the first seconds, which is how long a renewal takes."""
 BRISK_SECONDS: Final = 2.0
 
-NOTHING: Final[Mapping[str, object]] = {}
-KEEPING_THE_ROWCOUNT: Final = {"preserve_rowcount": True}
+NO_PARAMETERS: Final[Mapping[str, object]] = {}
+PRESERVE_ROWCOUNT: Final = {"preserve_rowcount": True}
 
-_TRY_AGAIN: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213"})
+_CONTENTION_CODES: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213"})
 """What a database says when two statements were in each other's way and this one had to yield (SQLSTATE, MySQL)."""
 
-_ALREADY_THERE: Final = frozenset({"23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "1062"})
-_MISSING_TABLE: Final = frozenset({"42P01", "1146"})
+_DUPLICATE_CODES: Final = frozenset({"23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "1062"})
+_MISSING_TABLE_CODES: Final = frozenset({"42P01", "1146"})
 
-_turns: Final[WeakKeyDictionary[Pool, asyncio.Lock]] = WeakKeyDictionary()
+_connection_locks: Final[WeakKeyDictionary[Pool, asyncio.Lock]] = WeakKeyDictionary()
 
 
 class Database:
     """Runs statements on an engine that was given, or on one of its own for each event loop."""
 
     def __init__(self, engine: AsyncEngine | URL | str, *, autocommit: bool, table_name: str) -> None:
-        self._level: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
-        self._given = engine if isinstance(engine, AsyncEngine) else None
-        if self._given is not None and self._given.dialect.name != "sqlite":  # there, it would only cost
-            self._given = self._given.execution_options(**self._level)
-        self._given_on: asyncio.AbstractEventLoop | None = None
+        self._options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+        self._given_engine = engine if isinstance(engine, AsyncEngine) else None
+        if self._given_engine is not None and self._given_engine.dialect.name != "sqlite":  # there, it would only cost
+            self._given_engine = self._given_engine.execution_options(**self._options)
+        self._given_engine_loop: asyncio.AbstractEventLoop | None = None
         self._url = None if isinstance(engine, AsyncEngine) else engine
         # An engine's connections belong to one event loop; a store may be shared by several.
-        self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
+        self._own_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()  # an event loop alone does not keep its tasks alive
         self._table_name = table_name
-        self.dialect = (self._given or self._new_engine()).dialect.name
+        self.dialect = (self._given_engine or self._new_engine()).dialect.name
 
     async def changes(
         self, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool = True
@@ -62,8 +62,8 @@ class Database:
         return (await self.run(statement, parameters, repeatable=repeatable)).changed_rows > 0
 
     async def run(
-        self, statement: Executable, parameters: Mapping[str, object] = NOTHING, *, repeatable: bool = True
-    ) -> "Outcome":
+        self, statement: Executable, parameters: Mapping[str, object] = NO_PARAMETERS, *, repeatable: bool = True
+    ) -> "Result":
         """Run `statement`, to its end even if cancelled; once more if its connection was lost and it is `repeatable`.
 
         The one mapping of what SQLAlchemy and the drivers raise. Their errors tell the parameters, tokens among them:
@@ -71,7 +71,7 @@ class Database:
         """
         task = self.start(self._run(self._engine(), statement, parameters, repeatable=repeatable))
         try:
-            return await outcome_of(task)
+            return await shielded_result(task)
         except asyncio.CancelledError:
             task.cancel()  # where it hangs, it is not begun again
             raise
@@ -80,27 +80,27 @@ class Database:
         """Start `work`, which `aclose` waits for."""
         task = asyncio.get_running_loop().create_task(work, name="tokenflight sql store")
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget)
         return task
 
     async def aclose(self) -> None:
         """Wait for what is under way on this event loop, then dispose of the loop's own engine."""
         loop = asyncio.get_running_loop()
-        await self._end_of_tasks(loop)  # one that goes on to its next statement would open the engine again
-        engine = self._own.pop(loop, None)
-        await self._end_of_tasks(loop)
+        await self._wait_for_tasks(loop)  # one that goes on to its next statement would open the engine again
+        engine = self._own_engines.pop(loop, None)
+        await self._wait_for_tasks(loop)
         if engine is not None:
             await asyncio.shield(self.start(engine.dispose()))
 
-    async def _end_of_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _wait_for_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         if tasks := [task for task in tuple(self._tasks) if task.get_loop() is loop]:
             await asyncio.wait(tasks)
 
     async def _run(
         self, engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
-    ) -> "Outcome":
+    ) -> "Result":
         try:
-            return await _execute_at_last(engine, statement, parameters, repeatable=repeatable)
+            return await _execute_with_retries(engine, statement, parameters, repeatable=repeatable)
         except Exception as exc:  # noqa: BLE001 - drivers let their own errors through while they connect
             error = self._error_for(exc)
         # Outside the except block, so that it is no context either.
@@ -108,7 +108,7 @@ class Database:
 
     def _error_for(self, exc: Exception) -> StoreError:
         code = _code_of(exc)
-        if code in _MISSING_TABLE or str(_origin(exc)).startswith("no such table"):
+        if code in _MISSING_TABLE_CODES or str(_origin(exc)).startswith("no such table"):
             return StoreError(
                 f"the table {self._table_name} is missing; call `await store.create_table()` once, or make it in a "
                 "migration",
@@ -123,21 +123,21 @@ class Database:
 
     def _engine(self) -> AsyncEngine:
         loop = asyncio.get_running_loop()
-        if self._given is not None:
-            if self._given_on is None or self._given_on.is_closed():
-                self._given_on = loop
-            if self._given_on is not loop and self.dialect != "sqlite":
+        if self._given_engine is not None:
+            if self._given_engine_loop is None or self._given_engine_loop.is_closed():
+                self._given_engine_loop = loop
+            if self._given_engine_loop is not loop and self.dialect != "sqlite":
                 raise _failures.wrong_event_loop("engine")
-            return self._given
-        if (engine := self._own.get(loop)) is None:
-            engine = self._own[loop] = self._new_engine()
-            _make_private(engine.url)
+            return self._given_engine
+        if (engine := self._own_engines.get(loop)) is None:
+            engine = self._own_engines[loop] = self._new_engine()
+            _create_private_file(engine.url)
         return engine
 
     def _new_engine(self) -> AsyncEngine:
         assert self._url is not None, "there is a URL where no engine was given"  # noqa: S101 - for type checkers
         try:
-            return create_async_engine(self._url, hide_parameters=True, **self._level)
+            return create_async_engine(self._url, hide_parameters=True, **self._options)
         except (SQLAlchemyError, ImportError) as exc:
             trouble = f"{type(exc).__name__}: {exc}" if isinstance(exc, ImportError) else type(exc).__name__
         # Outside the except block: the error may tell the URL with the password in it.
@@ -145,22 +145,22 @@ class Database:
             f"engine must be an AsyncEngine or a URL with an asyncio driver, such as postgresql+asyncpg://… ({trouble})"
         )
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # told to who waits for it; where nobody does any more, it is not asyncio's to log
 
 
-class Outcome(NamedTuple):
+class Result(NamedTuple):
     """What a statement did and found."""
 
     changed_rows: int
     rows: Sequence[tuple[Any, ...]]
 
 
-async def _execute_at_last(
+async def _execute_with_retries(
     engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
-) -> Outcome:
+) -> Result:
     pause = SHORTEST_POLL_SECONDS
     async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS):
         while True:
@@ -169,38 +169,38 @@ async def _execute_at_last(
             except DBAPIError as exc:
                 if exc.connection_invalidated and repeatable:
                     repeatable = False  # it died in the pool; all others of its age have left the pool with it
-                elif not _has_to_yield(exc):
+                elif not _is_contention(exc):
                     raise
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads, hides nothing
             pause = min(pause * 2, LONGEST_POLL_SECONDS)
 
 
-async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object]) -> Outcome:
-    async with _turn(engine.pool):
+async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object]) -> Result:
+    async with _connection_lock(engine.pool):
         connection = await engine.connect()
         try:
-            return await connection.run_sync(_outcome_of, statement, parameters)
+            return await connection.run_sync(_execute_and_commit, statement, parameters)
         except IntegrityError as exc:
-            if _code_of(exc) not in _ALREADY_THERE:
+            if _code_of(exc) not in _DUPLICATE_CODES:
                 raise
-            return Outcome(0, ())  # somebody else made this row, or this table, at the same moment
+            return Result(0, ())  # somebody else made this row, or this table, at the same moment
         finally:
             await connection.close()  # plainly, as nobody but this task waits for it: `async with` takes one task more
 
 
-def _turn(pool: Pool) -> AbstractAsyncContextManager[None]:
+def _connection_lock(pool: Pool) -> AbstractAsyncContextManager[None]:
     # A database in memory is one connection to all its users, where the end of one statement would undo another.
-    return _turns.setdefault(pool, asyncio.Lock()) if isinstance(pool, StaticPool) else nullcontext()
+    return _connection_locks.setdefault(pool, asyncio.Lock()) if isinstance(pool, StaticPool) else nullcontext()
 
 
-def _outcome_of(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> Outcome:
-    result = connection.execute(statement, parameters, execution_options=KEEPING_THE_ROWCOUNT)
-    outcome = Outcome(result.rowcount, [tuple(row) for row in result] if result.returns_rows else ())
+def _execute_and_commit(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> Result:
+    cursor = connection.execute(statement, parameters, execution_options=PRESERVE_ROWCOUNT)
+    result = Result(cursor.rowcount, [tuple(row) for row in cursor] if cursor.returns_rows else ())
     connection.commit()
-    return outcome
+    return result
 
 
-def _make_private(url: URL) -> None:
+def _create_private_file(url: URL) -> None:
     """Make the file of a SQLite database, if there is none, so that its owner alone can read it."""
     path = url.database
     if url.get_backend_name() == "sqlite" and path and path != ":memory:" and not path.startswith("file:"):
@@ -220,6 +220,6 @@ def _code_of(exc: Exception) -> str:
     return str(getattr(origin, "sqlstate", None) or getattr(origin, "sqlite_errorname", None) or number)
 
 
-def _has_to_yield(exc: Exception) -> bool:
+def _is_contention(exc: Exception) -> bool:
     code = _code_of(exc)
-    return code in _TRY_AGAIN or code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+    return code in _CONTENTION_CODES or code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

@@ -48,7 +48,7 @@ _RECORD: Final = bindparam("given_record", type_=Record())
 _OWNER: Final = bindparam("given_owner", type_=String(64))
 _LAST_ID: Final = bindparam("given_last_id", type_=String(64))
 
-Put = tuple[Executable, ...]
+Upsert = tuple[Executable, ...]
 """Statements that set columns of a row, made if need be: one after the other, until one has changed a row."""
 
 
@@ -69,18 +69,18 @@ class Statements:
         self.load = select(columns.version, type_coerce(columns.record, Record())).where(is_row, has_record)
         # Run again after a lost connection, a save must not undo the renewal that followed it.
         is_new = or_(columns.saved.is_(None), columns.saved != _VERSION)
-        self.save = self._put({**written, "saved": _VERSION}, is_new)
+        self.save = self._upsert({**written, "saved": _VERSION}, is_new)
         # A row that only has a lease is no record.
-        self.create = self._put({**written, "saved": _VERSION}, and_(is_new, ~has_record))
+        self.create = self._upsert({**written, "saved": _VERSION}, and_(is_new, ~has_record))
         self.last_saved = select(columns.saved).where(is_row)
         # Also where it has the new version already: run again after a lost connection, it may have been written.
         is_expected = or_(columns.version == _EXPECTED, columns.version == _VERSION)
         self.replace = row.where(has_record, is_expected).values(written)
         self.delete = delete(table).where(is_row, has_record, is_free)
-        self.empty = row.where(has_record).values(record=None, version="")
-        self.delete_empty = delete(table).where(is_row, ~has_record, is_free)
+        self.clear_record = row.where(has_record).values(record=None, version="")
+        self.delete_without_record = delete(table).where(is_row, ~has_record, is_free)
 
-        self.take = self._put(lease, or_(is_free, is_ours))
+        self.acquire = self._upsert(lease, or_(is_free, is_ours))
         self.extend = ours.values(lease_until=lease["lease_until"])
         self.release = ours.values(lease_owner=None, lease_until=None)
         self.release_with_record = self.release.where(has_record)
@@ -90,11 +90,11 @@ class Statements:
         self.keys = keys.order_by(columns.id).limit(keys_per_read)
         self.keys_of_provider = self.keys.where(columns.provider == _PROVIDER)
 
-    def _put(self, columns: Mapping[str, object], only_where: ColumnElement[bool]) -> Put:
+    def _upsert(self, columns: Mapping[str, object], only_where: ColumnElement[bool]) -> Upsert:
         """Set `columns`; in a row that is there, if `only_where` holds of it."""
         row = {"id": _ID, "provider": _PROVIDER, "user_id": _USER_ID, **columns}
-        if (upsert := UPSERTS.get(self._dialect)) is not None:
-            put = upsert(self._table).values(row)
-            return (put.on_conflict_do_update(index_elements=["id"], set_=columns, where=only_where),)
+        if (insert_or_update := UPSERTS.get(self._dialect)) is not None:
+            statement = insert_or_update(self._table).values(row)
+            return (statement.on_conflict_do_update(index_elements=["id"], set_=columns, where=only_where),)
         change = update(self._table).where(self._table.c.id == _ID, only_where).values(dict(columns))
         return change, insert(self._table).values(row)

@@ -22,8 +22,8 @@ from tokenflight.errors import (
     StoreUnavailable,
 )
 from tokenflight.stores import _failures
-from tokenflight.stores._cancellation import outcome_of
-from tokenflight.stores._timed_lease import LapsingLease, lapse_clock
+from tokenflight.stores._cancellation import shielded_result
+from tokenflight.stores._timed_lease import TimedLease, lease_clock
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import (
@@ -33,8 +33,8 @@ from tokenflight.stores.sql._database import (
     SHORTEST_POLL_SECONDS,
     Database,
 )
-from tokenflight.stores.sql._statements import SECONDS_NOW, Put, Statements
-from tokenflight.stores.sql._table import TABLE_NAME, row_id, storable, text_of, token_table
+from tokenflight.stores.sql._statements import SECONDS_NOW, Statements, Upsert
+from tokenflight.stores.sql._table import TABLE_NAME, escape, row_id, token_table, unescape
 from tokenflight.tokens import TokenKey
 
 KEYS_PER_READ: Final = 1000
@@ -90,7 +90,7 @@ class SQLTokenStore(TokenStore):
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
-        rows = (await self._database.run(self._statements.load, _row_of(key))).rows
+        rows = (await self._database.run(self._statements.load, _row_parameters(key))).rows
         if not rows:
             return None
         [(version, data)] = rows
@@ -109,7 +109,7 @@ class SQLTokenStore(TokenStore):
         if expected is None:
             written = await self._write(self._statements.create, key, record)
         else:
-            parameters = {**self._parameters(key, record), "given_expected": expected}
+            parameters = {**self._record_parameters(key, record), "given_expected": expected}
             written = await self._database.changes(self._statements.replace, parameters)
         if not written:
             raise _failures.conflict(key, expected)
@@ -119,13 +119,13 @@ class SQLTokenStore(TokenStore):
 
         After a lost connection it is not tried again: whether there was a record would be unknown.
         """
-        row = _row_of(key)
+        row = _row_parameters(key)
         if await self._database.changes(self._statements.delete, row, repeatable=False):
             return True
-        if not await self._database.changes(self._statements.empty, row, repeatable=False):
+        if not await self._database.changes(self._statements.clear_record, row, repeatable=False):
             return False
         with suppress(StoreError):  # the record is gone, whatever becomes of a row that was released between the two
-            await self._database.changes(self._statements.delete_empty, row)
+            await self._database.changes(self._statements.delete_without_record, row)
         return True
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
@@ -135,11 +135,11 @@ class SQLTokenStore(TokenStore):
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
         """See `TokenStore.keys`. Read a thousand at a time, holding no connection in between."""
         query = self._statements.keys if provider is None else self._statements.keys_of_provider
-        parameters = {} if provider is None else {"given_provider": storable(provider)}
+        parameters = {} if provider is None else {"given_provider": escape(provider)}
         last_id = ""
         while rows := (await self._database.run(query, {**parameters, "given_last_id": last_id})).rows:
             for last_id, stored_provider, stored_user_id in rows:  # noqa: B007 - the next page begins after it
-                key = TokenKey(text_of(stored_provider), text_of(stored_user_id))
+                key = TokenKey(unescape(stored_provider), unescape(stored_user_id))
                 if provider in (None, key.provider):  # some databases compare text by its look
                     yield key
 
@@ -151,28 +151,28 @@ class SQLTokenStore(TokenStore):
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        lease = await self._take(key, timeout)
+        lease = await self._acquire(key, timeout)
         try:
             yield lease
         finally:
-            lease.end()
-            await outcome_of(self._database.start(self._release(lease)))
+            lease.released()
+            await shielded_result(self._database.start(self._release(lease)))
 
-    async def _take(self, key: TokenKey, timeout: float) -> LapsingLease:
+    async def _acquire(self, key: TokenKey, timeout: float) -> TimedLease:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         pause = SHORTEST_POLL_SECONDS
-        lease = LapsingLease(key, self._lease_duration)
-        parameters = _row_with(lease)
+        lease = TimedLease(key, self._lease_duration)
+        parameters = _lease_parameters(lease)
         while True:
-            asked_at = lapse_clock()
+            asked_at = lease_clock()
             try:
-                taken = await self._put(self._statements.take, parameters)
+                taken = await self._upsert(self._statements.acquire, parameters)
             except BaseException:
                 self._database.start(self._release(lease))  # it may have been taken all the same
                 raise
             if taken:
-                lease.begin(asked_at, partial(self._database.changes, self._statements.extend, parameters))
+                lease.acquired(asked_at, partial(self._database.changes, self._statements.extend, parameters))
                 return lease
             waited = loop.time() - began_at
             if waited >= timeout:
@@ -181,9 +181,9 @@ class SQLTokenStore(TokenStore):
             await asyncio.sleep(min(spread, timeout - waited))
             pause = min(pause * 2, BRISK_POLL_SECONDS if waited < BRISK_SECONDS else LONGEST_POLL_SECONDS)
 
-    async def _release(self, lease: LapsingLease) -> None:
+    async def _release(self, lease: TimedLease) -> None:
         """Let go of the lease, and of the row if it has no record."""
-        parameters = _row_with(lease)
+        parameters = _lease_parameters(lease)
         if await self._database.changes(self._statements.release_with_record, parameters):
             return
         if not await self._database.changes(self._statements.delete_released, parameters):
@@ -191,34 +191,38 @@ class SQLTokenStore(TokenStore):
 
     # Statements.
 
-    async def _write(self, put: Put, key: TokenKey, record: StoredTokens) -> bool:
+    async def _write(self, upsert: Upsert, key: TokenKey, record: StoredTokens) -> bool:
         """Save or create the record; say whether it was written, now or when the same statement was sent before."""
-        parameters = self._parameters(key, record)
+        parameters = self._record_parameters(key, record)
         for _ in range(2):  # without an upsert, another process can make or delete the row between two statements
-            if await self._put(put, parameters):
+            if await self._upsert(upsert, parameters):
                 return True
         last_saved = await self._database.run(self._statements.last_saved, parameters)
         return last_saved.rows == [(record.version,)]
 
-    async def _put(self, put: Put, parameters: Mapping[str, object]) -> bool:
-        for statement in put:
+    async def _upsert(self, upsert: Upsert, parameters: Mapping[str, object]) -> bool:
+        for statement in upsert:
             if await self._database.changes(statement, parameters):
                 return True
         return False
 
-    def _parameters(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
-        return {**_row_of(key), "given_version": record.version, "given_record": self._codec.encode(key, record)}
+    def _record_parameters(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
+        return {
+            **_row_parameters(key),
+            "given_version": record.version,
+            "given_record": self._codec.encode(key, record),
+        }
 
 
-def _row_of(key: TokenKey) -> dict[str, object]:
+def _row_parameters(key: TokenKey) -> dict[str, object]:
     """What a statement on the row of `key` takes."""
     return {
         "given_id": row_id(key),
-        "given_provider": storable(key.provider),
-        "given_user_id": storable(key.user_id),
+        "given_provider": escape(key.provider),
+        "given_user_id": escape(key.user_id),
     }
 
 
-def _row_with(lease: LapsingLease) -> dict[str, object]:
+def _lease_parameters(lease: TimedLease) -> dict[str, object]:
     """What a statement on the row of the lease takes."""
-    return {**_row_of(lease.key), "given_owner": lease.owner}
+    return {**_row_parameters(lease.key), "given_owner": lease.owner}

@@ -11,7 +11,7 @@ from tokenflight.stores.codec import MAX_RECORD_BYTES
 from tokenflight.tokens import TokenKey
 
 TABLE_NAME: Final = "tokenflight_tokens"
-_NOT_STORABLE: Final = re.compile("[%\x00\ud800-\udfff]")
+_NEEDS_ESCAPE: Final = re.compile("[%\x00\ud800-\udfff]")
 
 
 def token_table(metadata: MetaData, name: str = TABLE_NAME, *, schema: str | None = None) -> Table:
@@ -61,13 +61,13 @@ def row_id(key: TokenKey) -> str:
     return hashlib.sha256(b"\xff".join(names)).hexdigest()
 
 
-def storable(text: str) -> str:
+def escape(text: str) -> str:
     """`text`, percent-encoded where some database can't hold it."""
-    return _NOT_STORABLE.sub(
+    return _NEEDS_ESCAPE.sub(
         lambda found: "".join(f"%{byte:02x}" for byte in found[0].encode("utf-8", "surrogatepass")), text
     )
 
 
-def text_of(stored: str) -> str:
-    """The text whose `storable` form is `stored`."""
+def unescape(stored: str) -> str:
+    """The text whose `escape` form is `stored`."""
     return unquote_to_bytes(stored).decode("utf-8", "surrogatepass")

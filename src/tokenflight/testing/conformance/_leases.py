@@ -56,7 +56,7 @@ class LeaseTests(StoreSuite, ABC):
     async def test_a_lease_passes_to_a_waiter_when_its_holder_lets_go(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             async with store.lease(KEY, timeout=self.patience):
-                waiters = [asyncio.create_task(self._take(each)) for each in (store, other, store)]
+                waiters = [asyncio.create_task(self._acquire(each)) for each in (store, other, store)]
                 await asyncio.sleep(self.moment)
                 assert not any(waiter.done() for waiter in waiters)
             async with asyncio.timeout(self.patience):
@@ -90,15 +90,15 @@ class LeaseTests(StoreSuite, ABC):
         async with self.open_store() as store, self.open_store() as other:
             async with store.lease(KEY, timeout=self.patience):
                 for moment in range(INTERRUPTIONS):
-                    await interrupted(self._take(other), moment)
+                    await interrupted(self._acquire(other), moment)
                 assert not await self._is_free(other)
             assert await self._is_free(other)
 
     async def test_a_lease_cancelled_while_it_is_granted_is_not_lost(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             for moment in range(INTERRUPTIONS):
-                await interrupted(self._take(store), moment)
-                await self._take(other)
+                await interrupted(self._acquire(store), moment)
+                await self._acquire(other)
 
     async def test_leases_of_different_users_and_providers_are_independent(self) -> None:
         keys = [TokenKey("a", "b/c"), TokenKey("a/b", "c"), TokenKey("a", "B/C"), TokenKey("a", "b_c")]
@@ -149,7 +149,7 @@ class LeaseTests(StoreSuite, ABC):
 
         await asyncio.gather(contend(), contend(), *(asyncio.to_thread(lambda: asyncio.run(contend())) for _ in "ab"))
 
-    async def _take(self, store: TokenStore, key: TokenKey = KEY) -> None:
+    async def _acquire(self, store: TokenStore, key: TokenKey = KEY) -> None:
         async with store.lease(key, timeout=self.patience):
             await asyncio.sleep(0)
 
