@@ -28,7 +28,7 @@ from tokenflight.errors import ConfigurationError, ProviderUnavailable, Reauthen
 from tokenflight.events import OnEvent, checked_listeners
 from tokenflight.policy import Freshness, RefreshPolicy
 from tokenflight.providers.base import Provider, as_base_provider
-from tokenflight.stores import StoredTokens, TokenStore, default_store
+from tokenflight.stores import TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
 __all__ = ["SweepOutcome", "TokenRefresher"]
@@ -253,28 +253,30 @@ class TokenRefresher:
             if (tokens := self._state.fallback(user_id, outcome, requirement)) is None:
                 raise copy(outcome.error)
             return tokens
-        assert outcome.record is not None, "an outcome without an error has a record"  # noqa: S101 - for type checkers
-        self._renew_ahead(user_id, outcome.record, requirement)
-        return outcome.record.tokens
+        tokens = outcome.tokens_for(requirement)
+        assert tokens is not None, "an outcome without an error has a token set"  # noqa: S101 - for type checkers
+        self._renew_ahead(user_id, tokens, requirement)
+        return tokens
 
     def _cached(self, user_id: str, requirement: Requirement) -> TokenSet | None:
         """The cached token set, if it will do; None if a flight has to find a better one."""
         entry = self._entries.get(user_id)
         if entry is None or not entry.is_current(_now()):
             return None
-        if not self._state.judge(user_id, entry.tokens, requirement).is_good:
+        tokens = entry.record.tokens_for(requirement.target)
+        if tokens is None or not self._state.judge(user_id, tokens, requirement).is_good:
             return None
-        self._renew_ahead(user_id, entry.record, requirement)
-        return entry.tokens
+        self._renew_ahead(user_id, tokens, requirement)
+        return tokens
 
-    def _renew_ahead(self, user_id: str, record: StoredTokens, requirement: Requirement) -> None:
-        """Start a flight in the background, if the token set in `record` is AGING and no flight is under way."""
+    def _renew_ahead(self, user_id: str, tokens: TokenSet, requirement: Requirement) -> None:
+        """Start a flight in the background, if `tokens` is AGING and no flight is under way."""
         state = self._state
         if requirement.held is not None or state.flights.get(user_id) is not None:
             return
-        is_aging = state.judge(user_id, record.tokens) is Freshness.AGING
+        is_aging = state.judge(user_id, tokens) is Freshness.AGING
         if is_aging and state.blocked_by(state.records.key(user_id)) is None:
-            self._start_renewal(user_id, Requirement(replacing=record.tokens))
+            self._start_renewal(user_id, Requirement(requirement.target, replacing=tokens))
 
     def _start_renewal(self, user_id: str, requirement: Requirement) -> Flight[Outcome]:
         renewal = Renewal(self._state, self._state.records.key(user_id), requirement)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
+from tokenflight._core.requirement import Requirement
 from tokenflight.errors import TokenflightError
 from tokenflight.stores.base import StoredTokens
+from tokenflight.tokens import TokenSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,10 @@ class Outcome:
     record: StoredTokens | None
     error: TokenflightError | None = None
     renewed: bool = False
+
+    def tokens_for(self, requirement: Requirement) -> TokenSet | None:
+        """The token set for the target that `requirement` is about; None without a record or a token for it."""
+        return None if self.record is None else self.record.tokens_for(requirement.target)
 
 
 SUPERSEDED: Final = Outcome(None)

@@ -138,7 +138,7 @@ class Renewal:
         entry, requirement = self._entry, self._requirement
         if entry is None or requirement != NO_REQUIREMENT:
             return None
-        if self._state.judge(self._key.user_id, entry.tokens) is Freshness.EXPIRED:
+        if self._state.judge(self._key.user_id, self._tokens_in(entry.record)) is Freshness.EXPIRED:
             return None
         obstacle = self._state.blocked_by(self._key)
         return None if obstacle is None else Outcome(entry.record, obstacle)
@@ -147,7 +147,7 @@ class Renewal:
         """Read the record without a lease, unless the cache is current; None if it has to be renewed."""
         entry = self._entry
         if entry is not None and entry.is_current(time.time()) and not entry.record.refused:
-            self._set_out_from(entry.tokens)
+            self._set_out_from(self._tokens_in(entry.record))
             return None
         async with self._turn(), self._state.reads:  # a queue here, so that no read times out in the store's own queue
             record = self._found(await self._state.records.load(self._key))
@@ -155,7 +155,8 @@ class Renewal:
             self._set_out_from(None)
             return None
         # A forced refresh must postdate this read; otherwise any refresh since the cached entry counts.
-        self._set_out_from(record.tokens if entry is None or self._requirement.renewal else entry.tokens)
+        known = record if entry is None or self._requirement.renewal else entry.record
+        self._set_out_from(self._tokens_in(known))
         if self._is_good(record):
             return Outcome(record)
         if record.refused and not self._is_older_than_held(record):
@@ -285,7 +286,7 @@ class Renewal:
     def _fail(self, error: TokenflightError) -> Outcome:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
-        is_served = record is not None and self._state.judge(user_id, record.tokens) is not Freshness.EXPIRED
+        is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
         if isinstance(error, ProviderUnavailable) and error.retry_after:
             backoff.hold_provider(now, error.retry_after)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
@@ -326,6 +327,10 @@ class Renewal:
                 raise
             raise error(self._key, seconds) from None
 
+    def _tokens_in(self, record: StoredTokens | None) -> TokenSet | None:
+        """The token set in `record` for the target that this flight is about."""
+        return None if record is None else record.tokens_for(self._requirement.target)
+
     async def _put(self, record: StoredTokens, before: StoredTokens | None) -> None:
         await self._state.records.put_successor(self._key, record, before, is_wanted=lambda: not self._flight.outdated)
 
@@ -342,17 +347,17 @@ class Renewal:
 
     def _is_good(self, record: StoredTokens) -> bool:
         """Whether `record`, just read, makes a renewal unnecessary."""
-        tokens = record.tokens
-        if not self._state.judge(self._key.user_id, tokens, self._requirement).is_good:
+        tokens = self._tokens_in(record)
+        if tokens is None or not self._state.judge(self._key.user_id, tokens, self._requirement).is_good:
             return False
         if tokens.expires_at is not None or tokens.refresh_token is None or self._is_new(record):
             return True
         # Its age is unknown. Renew it when this process first sees it.
-        return self._entry is not None and self._entry.tokens == tokens
+        return self._entry is not None and self._tokens_in(self._entry.record) == tokens
 
     def _is_new(self, record: StoredTokens) -> bool:
         """Whether `record` was written after the flight had been asked for."""
-        return record.tokens != self._before
+        return self._tokens_in(record) != self._before
 
     def _is_cached(self, record: StoredTokens | None) -> bool:
         """Whether the cache has the token set in `record`."""

@@ -44,12 +44,14 @@ class RefresherState:
         self.renewals = asyncio.Semaphore(policy.max_concurrent_renewals)
 
     def judge(
-        self, user_id: str, tokens: TokenSet, requirement: Requirement = NO_REQUIREMENT, *, later: float = 0.0
+        self, user_id: str, tokens: TokenSet | None, requirement: Requirement = NO_REQUIREMENT, *, later: float = 0.0
     ) -> Freshness:
         """Grade `tokens` for a caller with `requirement`, as of so many seconds `later`.
 
-        What the requirement excludes, and what an API has rejected, is EXPIRED: nothing can make it good.
+        None, what the requirement excludes and what an API has rejected is EXPIRED: nothing can make it good.
         """
+        if tokens is None:
+            return Freshness.EXPIRED
         excluded = requirement.excludes(tokens, spent=self._spent(user_id))
         if excluded or self.cache.is_rejected(user_id, tokens):
             return Freshness.EXPIRED
@@ -58,9 +60,9 @@ class RefresherState:
 
     def answers(self, user_id: str, outcome: Outcome, requirement: Requirement) -> bool:
         """Whether the `outcome` of a flight that another caller started answers a caller with `requirement` too."""
-        if outcome.record is None:
+        tokens = outcome.tokens_for(requirement)
+        if tokens is None:
             return requirement.held is None  # the failure is shared, except with a caller who has more to offer
-        tokens = outcome.record.tokens
         if outcome.error is None and not (outcome.renewed and not self.cache.is_rejected(user_id, tokens)):
             return self.judge(user_id, tokens, requirement).is_good
         # A renewal can't give more than it gave, and a failed one less: only a caller who holds a newer set asks again.
@@ -70,13 +72,10 @@ class RefresherState:
         """The token set to serve although the renewal failed; None where the failure has to be raised."""
         if outcome.error is None or outcome.error.code == "no_tokens":
             return None  # after a logout, not even what the caller holds
-        tokens = requirement.held
-        record = outcome.record
-        if record is not None and not self.is_older_than_held(user_id, record.tokens, requirement):
-            tokens = record.tokens
-        if tokens is None or self.judge(user_id, tokens, requirement) is Freshness.EXPIRED:
-            return None
-        return tokens
+        tokens = outcome.tokens_for(requirement)
+        if tokens is None or self.is_older_than_held(user_id, tokens, requirement):
+            tokens = requirement.held
+        return None if self.judge(user_id, tokens, requirement) is Freshness.EXPIRED else tokens
 
     def blocked_by(self, key: TokenKey) -> TokenflightError | None:
         """Why the provider may not be asked now, or None if it may."""
