@@ -122,7 +122,8 @@ class SingleFlight(Generic[T]):
 
     def is_reentrant(self, key: str) -> bool:
         """Whether the running code is part of a flight of `key`, which would wait for itself."""
-        return any(flight.key == key and flight in self._tasks.values() for flight in _enclosing.get())
+        enclosing = _enclosing.get()  # empty for nearly all callers, who are spared the generator
+        return bool(enclosing) and any(flight.key == key and flight in self._tasks.values() for flight in enclosing)
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""
