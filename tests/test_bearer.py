@@ -29,6 +29,7 @@ class Request:
 
 @dataclass
 class Response:
+    request: Request
     status_code: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -42,7 +43,7 @@ class API:
 
     async def send(self, request: Request) -> Response:
         self.received.append(dict(request.headers))
-        return Response(self.statuses.pop(0))
+        return Response(request, self.statuses.pop(0))
 
 
 async def call(flow: BearerFlow[Request], api: API, request: Request | None = None) -> Response:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,3 +265,67 @@ def sending_nothing(auth: BearerAuth) -> httpx.AsyncClient:
         raise AssertionError(f"a request to {request.url} was sent")
 
     return httpx.AsyncClient(auth=auth, transport=httpx.MockTransport(refuse))
+
+
+async def test_a6_an_endpoint_that_answers_401_for_good_causes_one_renewal_and_its_401s_are_passed_on(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    never = httpx.MockTransport(lambda _: httpx.Response(401, headers={"WWW-Authenticate": "Bearer"}))
+    async with httpx.AsyncClient(transport=never, auth=BearerAuth(refresher, "alice")) as api:
+        for _ in range(29):
+            assert (await api.get("https://api.example/data")).status_code == 401
+            clock.shift(1)
+    assert fake.refreshes() == 1
+    assert (await refresher.get_valid_token("alice")).refresh_token == fake.current_refresh_token("alice")
+
+
+async def test_a6_an_endpoint_polled_for_a_day_causes_ever_fewer_renewals(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    fake.lifetime = 10 * 86_400
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=3600))
+    never = httpx.MockTransport(lambda _: httpx.Response(401, headers={"WWW-Authenticate": "Bearer"}))
+    async with httpx.AsyncClient(transport=never, auth=BearerAuth(refresher, "alice")) as api:
+        for _ in range(24 * 60):
+            assert (await api.get("https://api.example/data")).status_code == 401
+            clock.shift(60)
+    assert fake.refreshes() <= 32
+
+
+async def test_a7_a_401_of_another_host_that_a_redirect_leads_to_renews_nothing(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "api.example":
+            return httpx.Response(302, headers={"Location": "https://files.example/data"})
+        assert "Authorization" not in request.headers
+        return httpx.Response(401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(reply), auth=BearerAuth(refresher, "alice"), follow_redirects=True
+    ) as api:
+        assert (await api.get("https://api.example/data")).status_code == 401
+    assert await refresher.get_valid_token("alice") == tokens
+    assert fake.requests() == 0
+
+
+async def test_a7_a_401_after_a_redirect_on_the_same_host_renews_the_token(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    tokens = login(fake, "alice")
+    await refresher.save_tokens("alice", tokens)
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/data":
+            return httpx.Response(302, headers={"Location": "/moved"})
+        is_old = request.headers["Authorization"] == f"Bearer {tokens.access_token}"
+        return httpx.Response(401 if is_old else 200)
+
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(reply), auth=BearerAuth(refresher, "alice"), follow_redirects=True
+    ) as api:
+        assert (await api.get("https://api.example/data")).status_code == 200
+    assert fake.refreshes() == 1

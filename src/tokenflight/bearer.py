@@ -22,7 +22,15 @@ from tokenflight.tokens import TokenSet
 
 _UNAUTHORIZED: Final = 401
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-_ERRORS_OF_THE_REQUEST: Final = frozenset({"insufficient_scope", "invalid_request"})
+_SCHEMES_WITHOUT_TOKENS: Final = frozenset({"basic", "digest", "ntlm", "negotiate"})
+_ERRORS_OF_THE_REQUEST: Final = frozenset(
+    {
+        "insufficient_scope",
+        "insufficient_user_authentication",  # RFC 9470: it takes a login
+        "invalid_request",
+        "use_dpop_nonce",  # RFC 9449 §9: the same token does with another proof
+    }
+)
 
 _CHALLENGE_PART: Final = re.compile(
     r"""(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)
@@ -81,6 +89,11 @@ class Response(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields, by name in any case. Fields of the same name are one value, joined by commas."""
+        ...
+
+    @property
+    def request(self) -> Request:
+        """The request that it answers: the last one, where the library followed redirects."""
         ...
 
 
@@ -175,23 +188,28 @@ class BearerFlow(Generic[RequestT]):
         if tokens.access_token is access_token:
             request.headers["Authorization"] = authorization
         else:
-            self._set_headers(request, tokens)
+            authorization = self._set_headers(request, tokens)
         # No lock and no lease is held here: the API may take its time.
         response = yield request
         if response.status_code != _UNAUTHORIZED:
             return
         if not means_invalid_token(response.headers.get("WWW-Authenticate", "")):
             return
-        tokens = await self._refresher.get_valid_token(self._user_id, rejected=tokens.access_token)
-        if self._can_resend(request):
-            self._set_headers(request, tokens)
+        # Redirected to another host, the library has dropped the token: then the 401 says nothing about it.
+        if response.request.headers.get("Authorization") != authorization:
+            return
+        renewed = await self._refresher.get_valid_token(self._user_id, rejected=tokens.access_token)
+        # The same token again: this API rejects whatever it is sent, and the 401 is the caller's to deal with.
+        if renewed.access_token != tokens.access_token and self._can_resend(request):
+            self._set_headers(request, renewed)
             yield request
 
-    def _set_headers(self, request: RequestT, tokens: TokenSet) -> None:
+    def _set_headers(self, request: RequestT, tokens: TokenSet) -> str:
         headers = headers_for(tokens, request.method, request.url)
         for name, value in headers.items():
             request.headers[name] = value
         self._last_header = (tokens.access_token, headers["Authorization"])
+        return headers["Authorization"]
 
 
 def headers_for(tokens: TokenSet, method: str, url: URL) -> dict[str, str]:
@@ -211,21 +229,36 @@ def headers_for(tokens: TokenSet, method: str, url: URL) -> dict[str, str]:
 def means_invalid_token(challenges: str) -> bool:
     """Whether a 401 with these ``WWW-Authenticate`` fields says that the access token is dead (RFC 6750 §3).
 
-    No field at all says so, and so does a Bearer challenge without an error. A challenge of other schemes alone does
-    not, nor does an error that a new token would not cure.
+    No field at all says so. So does a challenge of any scheme for tokens, be it Bearer, DPoP or a vendor's own, unless
+    its error is one that a new token would not cure. The schemes for passwords and for Kerberos alone do not.
     """
     if not challenges.strip():
         return True
-    scheme = ""
-    errors: dict[str, str] = {}
+    return any(
+        scheme not in _SCHEMES_WITHOUT_TOKENS and error not in _ERRORS_OF_THE_REQUEST
+        for scheme, error in _parsed_challenges(challenges)
+    )
+
+
+def _parsed_challenges(challenges: str) -> list[tuple[str, str]]:
+    """The scheme and the ``error`` of each challenge (RFC 9110 §11.6.1), in lower case; commas may be missing."""
+    found: list[tuple[str, str]] = []
+    follows_scheme = False
+    end = 0
     for part in _CHALLENGE_PART.finditer(challenges):
         value = part["quoted"] if part["quoted"] is not None else part["plain"]
-        if value is None:
-            scheme = part["name"].lower()
-            errors.setdefault(scheme, "")
-        elif part["name"].lower() == "error":
-            errors[scheme] = value
-    return "bearer" in errors and errors["bearer"] not in _ERRORS_OF_THE_REQUEST
+        is_after_comma = "," in challenges[end : part.start()]
+        end = part.end()
+        if value is None and follows_scheme and not is_after_comma:
+            follows_scheme = False  # a token68, such as the credentials of Negotiate
+        elif value is None:
+            found.append((part["name"].lower(), ""))
+            follows_scheme = True
+        else:
+            follows_scheme = False
+            if part["name"].lower() == "error" and found:
+                found[-1] = (found[-1][0], value.strip().lower())
+    return found
 
 
 def _parsed_origin(origin: str) -> tuple[str, str, int]:

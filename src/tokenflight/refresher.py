@@ -83,7 +83,9 @@ class TokenRefresher:
         """Return a valid token set for `user_id`, renewed first if it has to be.
 
         `min_validity` is how many seconds of life the caller needs; where even a new token lives shorter, the newest
-        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again.
+        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. The one
+        exception is a token that has just replaced a rejected one: an API that rejects even that says nothing about
+        tokens. It is handed out again for half a minute, and for ever longer where this goes on.
 
         Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
@@ -100,7 +102,7 @@ class TokenRefresher:
         if rejected is not None:
             require_text("user_id", user_id)
             require_kind("rejected", rejected, str)
-            self._state.cache.reject(user_id, rejected)
+            self._state.cache.reject(user_id, rejected, _now())
         if min_validity is not None:
             return await self._obtain(user_id, Requirement(min_validity=checked_seconds("min_validity", min_validity)))
         return await self._obtain(user_id, NO_REQUIREMENT)
@@ -146,7 +148,7 @@ class TokenRefresher:
         key = self._key(user_id)
         async with self._logging_in_or_out(user_id):
             record = await self._state.records.save(key, tokens)
-        self._state.cache.clear_rejection(user_id, tokens)
+        self._state.cache.rejections.forgive(user_id, tokens.access_token)
         self._state.cache.keep(user_id, record, _now())
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:

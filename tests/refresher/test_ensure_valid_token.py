@@ -252,7 +252,7 @@ async def test_a_user_id_that_is_none_is_refused_before_it_does_harm(
         await refresher.ensure_valid_token(user_id, login(fake, "alice"))
     with pytest.raises(ConfigurationError, match="user_id"):
         await refresher.get_valid_token(user_id, rejected="token")
-    assert not refresher._state.cache._rejected
+    assert not len(refresher._state.cache.rejections)
 
 
 async def test_t1_a_pause_is_no_logout_for_a_caller_with_a_new_login_though_the_stored_one_is_refused(

@@ -150,7 +150,7 @@ def test_l2_nothing_is_left_of_users_who_come_once(
                     await asyncio.gather(*visits)
                 state = refresher._state
                 assert flights_of(refresher) == len(state.pending._saves) == len(state.records._login_locks) == 0
-                assert max(len(state.backoff._by_user), len(state.cache._rejected)) <= 100
+                assert max(len(state.backoff._by_user), len(state.cache.rejections)) <= 100
                 gc.collect()
                 return sys.getallocatedblocks()
 

@@ -27,7 +27,6 @@ from tokenflight import (
     Version,
 )
 from tokenflight._core.backoff import Backoff
-from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
 from tokenflight.policy import user_jitter
 from tokenflight.testing import FakeProvider, RateLimited, ServerError
@@ -598,15 +597,6 @@ async def test_a_provider_that_issues_the_rejected_token_once_more_is_not_asked_
     assert provider.requests == 2
 
 
-def test_s11_a_token_issued_once_more_brings_no_other_rejected_one_back() -> None:
-    memory = TokenCache(RefreshPolicy(), Limits(max_rejected_users=2))
-    for access_token in ("one", "two"):
-        memory.reject("alice", access_token)
-    memory.clear_rejection("alice", TokenSet("two"))
-    assert memory.is_rejected("alice", TokenSet("one"))
-    assert not memory.is_rejected("alice", TokenSet("two"))
-
-
 async def test_t5_a_success_makes_the_next_pause_a_short_one_again(
     fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
 ) -> None:
@@ -772,14 +762,6 @@ async def test_t8_a_token_that_is_not_aging_for_its_user_is_not_renewed_for_who_
     assert await refresher.get_valid_token("alice", min_validity=1) == tokens
     await asyncio.sleep(0.05)
     assert fake.requests() == 0
-
-
-def test_l2_of_users_with_rejected_tokens_the_one_rejected_longest_ago_is_forgotten() -> None:
-    memory = TokenCache(RefreshPolicy(), Limits(max_rejected_users=2))
-    for user_id in ("alice", "bob", "alice", "carol"):
-        memory.reject(user_id, "access")
-    rejected = [user_id for user_id in ("alice", "bob", "carol") if memory.is_rejected(user_id, TokenSet("access"))]
-    assert rejected == ["alice", "carol"]
 
 
 async def test_s11_what_was_rejected_while_it_was_being_adopted_is_not_handed_out(

@@ -1,9 +1,10 @@
-"""What a refresher remembers: records, ready for a fast path of one look-up, and rejected access tokens."""
+"""The records that a refresher remembers, ready for a fast path of one look-up."""
 
 import math
 from dataclasses import dataclass, replace
 
 from tokenflight._core.limits import Limits
+from tokenflight._core.rejections import Rejections
 from tokenflight.policy import RefreshPolicy, fresh_until, user_jitter
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenSet
@@ -45,16 +46,12 @@ class CacheEntry:
 
 
 class TokenCache:
-    """One entry a user, at most `policy.max_cached_users`; the one written longest ago is evicted.
-
-    The cache also remembers the last few access tokens of each user that an API rejected.
-    """
+    """One entry a user, at most `policy.max_cached_users`; the one written longest ago is evicted."""
 
     def __init__(self, policy: RefreshPolicy, limits: Limits) -> None:
         self._policy = policy
-        self._limits = limits
         self._ttl = math.inf if policy.cache_ttl is None else policy.cache_ttl
-        self._rejected: dict[str, tuple[str, ...]] = {}
+        self.rejections = Rejections(limits)
         self.entries: dict[str, CacheEntry] = {}
 
     def keep(self, user_id: str, record: StoredTokens, read_at: float, *, spent: str | None = None) -> None:
@@ -86,32 +83,17 @@ class TokenCache:
         if entry is not None and not entry.pinned:  # pinned: the store has only the spent refresh token
             self.entries[user_id] = replace(entry, fresh_until=-math.inf, ttl=-math.inf)
 
-    def reject(self, user_id: str, access_token: str) -> None:
-        """Remember that an API rejected `access_token`."""
+    def reject(self, user_id: str, access_token: str, now: float) -> None:
+        """Note that an API rejected `access_token`: if that is believed, it is not handed out again."""
         entry = self.entries.get(user_id)
-        if entry is not None and entry.tokens.access_token == access_token:
+        current = None if entry is None else entry.tokens.access_token
+        is_believed = self.rejections.add(user_id, access_token, current=current, now=now)
+        if is_believed and entry is not None and access_token == current:
             self.entries[user_id] = replace(entry, fresh_until=-math.inf)
-        rejected = self._rejected.pop(user_id, ())  # taken out first, so that it goes to the end of the dict
-        if access_token not in rejected:
-            rejected = (*rejected, access_token)
-        bound = self._limits.max_rejected_per_user
-        latest = rejected[-bound:]
-        if entry is not None and entry.tokens.access_token in rejected[:-bound]:
-            latest = (entry.tokens.access_token, *latest)  # never forget the one that could be handed out again
-        self._rejected[user_id] = latest
-        if len(self._rejected) > self._limits.max_rejected_users:
-            del self._rejected[next(iter(self._rejected))]
 
     def is_rejected(self, user_id: str, tokens: TokenSet) -> bool:
         """Whether an API rejected the access token in `tokens`."""
-        return tokens.access_token in self._rejected.get(user_id, ())
-
-    def clear_rejection(self, user_id: str, tokens: TokenSet) -> None:
-        """Forget a rejection of the access token in `tokens`: the provider has just issued it, perhaps once more."""
-        if self.is_rejected(user_id, tokens):
-            others = tuple(token for token in self._rejected.pop(user_id) if token != tokens.access_token)
-            if others:
-                self._rejected[user_id] = others
+        return (user_id, tokens.access_token) in self.rejections
 
     def _put(
         self,

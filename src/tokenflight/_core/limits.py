@@ -30,6 +30,11 @@ class Limits:
 
     max_rejected_per_user: int = 4
 
+    first_probation: float = 30.0
+    """How long a token that answered a rejection is not renewed because of another one. It doubles each time."""
+
+    longest_probation: float = 3600.0
+
     first_save_pause: float = 0.1
     """Between two tries to save a renewed token set. It doubles up to `longest_save_pause`."""
 

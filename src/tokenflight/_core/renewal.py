@@ -39,7 +39,7 @@ dictionary                             changed by             bound
 =====================================  =====================  ==============================================
 ``SingleFlight._by_key``, ``_tasks``   `SingleFlight` alone   one flight a user; a detached one until it ends
 ``TokenCache.entries``                 `TokenCache` alone     ``policy.max_cached_users``, plus pinned ones
-``TokenCache._rejected``               `TokenCache` alone     ``limits.max_rejected_users``
+``Rejections._by_user``                `Rejections` alone     ``limits.max_rejected_users``
 ``PendingSaves._saves``                `PendingSaves` alone   one a user, while the store fails
 ``Backoff._by_user``                   `Backoff` alone        ``limits.max_backoff_users``
 ``Records._login_locks``               `Records` alone        weak: one for each login or logout under way
@@ -263,19 +263,24 @@ class Renewal:
         except TokenflightError as exc:
             if isinstance(exc, StoreConflict) or (self._flight.detached and not self._is_cached(successor.before)):
                 return self._discard()
-            state.cache.clear_rejection(user_id, tokens)
+            self._note_issued(tokens, successor.before)
             # The lease goes along: while the store has a spent refresh token, no other process may renew.
             state.pending.add(successor, lease.pop_all(), exc)
             if self._flight.detached:
                 # A login stored the same token set again, and its flight waits for this lease: serve its waiters now.
                 state.flights.detach(user_id, SUPERSEDED)
         else:
-            state.cache.clear_rejection(user_id, tokens)
+            self._note_issued(tokens, successor.before)
             self._event = self._make_event(TokenRenewed, rotated=successor.is_rotated, expires_at=tokens.expires_at)
         state.backoff.clear(user_id)
         self._spent = successor.spent
         self._found(successor.record)
         return Outcome(successor.record, renewed=True)
+
+    def _note_issued(self, tokens: TokenSet, before: StoredTokens | None) -> None:
+        """Tell the rejections which access token replaces the one in `before`."""
+        replaced = None if before is None else before.tokens.access_token
+        self._state.cache.rejections.answer(self._key.user_id, tokens.access_token, replaced=replaced, now=time.time())
 
     def _discard(self) -> Outcome:
         """A login or logout won: what the provider returned belongs to a grant that is over."""

@@ -1,0 +1,53 @@
+"""A5, A8, N5: which 401s are about the access token."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenflight.bearer import means_invalid_token
+
+CASES = json.loads((Path(__file__).parent / "cases" / "challenges.json").read_text())["cases"]
+
+ABOUT_THE_TOKEN = {
+    "a DPoP challenge without an error": ['DPoP algs="ES256"'],
+    "a vendor's own scheme": ['Token realm="api"', "Zoho-oauthtoken", "GoogleLogin realm=x"],
+    "Bearer beside Negotiate with its credentials": ["Negotiate YIIabc", "Bearer"],
+    "Bearer after Basic without a comma": ['Basic realm="gw" Bearer error="invalid_token"'],
+    "one challenge of several that is about the token": [
+        'Bearer error="insufficient_scope"',
+        'DPoP error="invalid_token"',
+    ],
+    "an unquoted error": ["Bearer error=invalid_token"],
+    "the error in capitals": ['Bearer error="INVALID_TOKEN"'],
+    "a scheme in capitals": ['BEARER ERROR="invalid_token"'],
+    "the name of another scheme in a quoted realm": ['Bearer realm="Basic, Digest"'],
+}
+NOT_ABOUT_THE_TOKEN = {
+    "NTLM with its credentials": ["NTLM TlRMTVNTUAABAAAA"],
+    "Negotiate with padded credentials": ["Negotiate YIIabc=="],
+    "Negotiate and NTLM": ["Negotiate", "NTLM"],
+    "Basic in capitals": ['BASIC realm="gw"'],
+    "insufficient_scope unquoted": ["Bearer error=insufficient_scope"],
+    "insufficient_scope in capitals": ['Bearer error="Insufficient_Scope", scope="admin"'],
+    "insufficient_scope under a vendor's scheme": ['OAuth error="insufficient_scope"'],
+    "step-up authentication (RFC 9470)": ['Bearer error="insufficient_user_authentication", acr_values="high"'],
+    "a DPoP proof without the nonce (RFC 9449)": ['DPoP error="use_dpop_nonce"'],
+    "Bearer in the realm of a gateway": ['Basic realm="Bearer"'],
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"A8 {case['name']}")
+def test_a5_a8_a_401_renews_the_token_as_its_challenges_say(case: dict[str, Any]) -> None:
+    assert means_invalid_token(", ".join(case["www_authenticate"])) is case["renews"]
+
+
+@pytest.mark.parametrize("challenges", ABOUT_THE_TOKEN.values(), ids=ABOUT_THE_TOKEN)
+def test_a8_any_scheme_for_tokens_is_about_the_token(challenges: list[str]) -> None:
+    assert means_invalid_token(", ".join(challenges))
+
+
+@pytest.mark.parametrize("challenges", NOT_ABOUT_THE_TOKEN.values(), ids=NOT_ABOUT_THE_TOKEN)
+def test_a5_n5_what_a_new_token_would_not_cure_renews_nothing(challenges: list[str]) -> None:
+    assert not means_invalid_token(", ".join(challenges))
