@@ -14,15 +14,17 @@ FaultT = TypeVar("FaultT")
 class Selector:
     """Which operations a fault or a gate is for: all of one name, or those of one user.
 
-    The name is an endpoint of a provider or a method of a store.
+    The name is an endpoint of a provider or a method of a store. `after` is whether it strikes once the operation
+    has happened.
     """
 
     name: str
     user_id: str | None = None
+    after: bool = False
 
-    def matches(self, name: str, user_id: str | None) -> bool:
-        """Whether the operation `name` on behalf of `user_id`, None where unknown, is one of them."""
-        return name == self.name and self.user_id in {None, user_id}
+    def matches(self, name: str, user_id: str | None, *, after: bool) -> bool:
+        """Whether the operation `name` for `user_id`, None where unknown, is one of them before or `after` it."""
+        return name == self.name and self.user_id in {None, user_id} and self.after == after
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +38,6 @@ class _PlannedFault(Generic[FaultT]):
 class _PlacedGate:
     gate: Gate
     selector: Selector
-    after: bool
 
 
 class FaultPlan(Generic[FaultT]):
@@ -59,17 +60,17 @@ class FaultPlan(Generic[FaultT]):
         """Forget all faults. The gates stay."""
         self._faults.clear()
 
-    def add_gate(self, selector: Selector, *, after: bool) -> Gate:
-        """Return a new gate for the operations that `selector` matches: before they happen, or `after` that."""
+    def add_gate(self, selector: Selector) -> Gate:
+        """Return a new gate for the operations that `selector` matches."""
         gate = Gate()
-        self._gates.append(_PlacedGate(gate, selector, after))
+        self._gates.append(_PlacedGate(gate, selector))
         return gate
 
-    def faults_of(self, name: str, user_id: str | None) -> Iterator[FaultT]:
-        """Yield the faults that happen to one operation. Each is used up only when its turn comes."""
+    def faults_of(self, name: str, user_id: str | None, *, after: bool = False) -> Iterator[FaultT]:
+        """Yield the faults that strike one operation. Each is used up only when its turn comes."""
         for planned in tuple(self._faults):
             # A fault that came before may have taken its time: since then this one may be cleared or used up.
-            if planned not in self._faults or not planned.selector.matches(name, user_id):
+            if planned not in self._faults or not planned.selector.matches(name, user_id, after=after):
                 continue
             if planned.times is not None:
                 planned.times -= 1
@@ -78,8 +79,8 @@ class FaultPlan(Generic[FaultT]):
             yield planned.fault
 
     async def wait_at_gates(self, name: str, user_id: str | None, *, after: bool) -> None:
-        """Wait, as one operation, until all its gates are open: those before it happens, or those `after`."""
+        """Wait, as one operation, until all its gates are open."""
         self._gates = [placed for placed in self._gates if not placed.gate.is_open]
         for placed in self._gates:
-            if placed.after == after and placed.selector.matches(name, user_id):
+            if placed.selector.matches(name, user_id, after=after):
                 await placed.gate.wait_until_open()
