@@ -200,6 +200,16 @@ async def test_a_gate_may_hold_a_call_once_it_has_happened(
 
 
 @before_and_after
+async def test_a_gate_may_hold_the_next_calls_only(store: FaultyStore, after: bool) -> None:
+    with store.hold("load", times=2, after=after) as gate:
+        held = [asyncio.create_task(store.load(ALICE)) for _ in range(2)]
+        await gate.reached(2)
+        assert await store.load(ALICE) == OLD
+        assert not any(call.done() for call in held)
+    assert await asyncio.gather(*held) == [OLD, OLD]
+
+
+@before_and_after
 async def test_a_held_call_fails_when_the_gate_opens(store: FaultyStore, after: bool) -> None:
     with store.hold("save", after=after) as gate:
         call = asyncio.create_task(store.save(ALICE, NEW))

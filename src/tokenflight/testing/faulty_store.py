@@ -32,10 +32,10 @@ class FaultyStore(TokenStore):
             assert store.calls("replace") == 3
 
     Every fault is set for one operation. With `user_id`, it strikes calls for that user alone. With `times`, it
-    strikes so many calls, and without, all until `recover`. It strikes before the operation happens, or with `after`
-    once it has happened: a write that fails then is stored, and its reply is lost. Of several faults, the one set
-    first comes first. The next one follows once it is used up, except that a delay and the next fault strike the same
-    call.
+    strikes that many calls, and without, all until `recover`; a gate then holds all until it is opened. A fault
+    strikes before the operation happens, or with `after` once it has happened: a write that fails then is stored, and
+    its reply is lost. Of several faults, the one set first comes first. The next one follows once it is used up,
+    except that a delay and the next fault strike the same call.
 
     The operation ``"lease"`` is the wait for a lease, and ``"release"`` the end of one. The inner store gets its lease
     back even if its end fails or is cancelled: no test has to wait until it expires.
@@ -97,7 +97,14 @@ class FaultyStore(TokenStore):
         """Clear all faults. A call that hangs or is delayed stays so, and a gate stays closed."""
         self._plan.clear_faults()
 
-    def hold(self, operation: StoreOperation, *, user_id: str | None = None, after: bool = False) -> Gate:
+    def hold(
+        self,
+        operation: StoreOperation,
+        *,
+        times: int | None = None,
+        user_id: str | None = None,
+        after: bool = False,
+    ) -> Gate:
         """Return a gate that holds calls of `operation` until it is opened, before they happen and before they fail.
 
         With `after`, it holds them once they have happened, before they return::
@@ -108,7 +115,7 @@ class FaultyStore(TokenStore):
                 caller.cancel()
         """
         _check(operation, user_id)
-        return self._plan.add_gate(Selector(operation, user_id, after))
+        return self._plan.add_gate(Selector(operation, user_id, after), times=times)
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
