@@ -64,6 +64,10 @@ def test_the_example_test_of_a_web_app() -> None:
     run("create_app")["test_an_expired_token_is_renewed_once"]()
 
 
+async def test_the_example_test_of_a_store_that_is_down() -> None:
+    await run("test_a_renewal_survives_a_store_that_is_down")["test_a_renewal_survives_a_store_that_is_down"]()
+
+
 async def test_rows_move_in_once(fake: FakeProvider, refresher: TokenRefresher) -> None:
     names = run("move_in")
     reply = fake.login("alice")

@@ -131,6 +131,8 @@ class Ledger:
     """Users of whom a refresher that is closing lost a token, and of whom it has to tell."""
     _first_grants: defaultdict[tuple[int, str], float] = field(default_factory=lambda: defaultdict(float))
     _rejected: defaultdict[tuple[int, str], tuple[str, ...]] = field(default_factory=lambda: defaultdict(tuple))
+    _doubtful: defaultdict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Access tokens whose rejection may be believed or not, by refresher and user."""
     _pauses: dict[tuple[int, str], tuple[str, float]] = field(default_factory=dict)
     _pauses_asked_for: dict[tuple[int, str], float] = field(default_factory=dict)
 
@@ -170,8 +172,15 @@ class Ledger:
 
     def reject(self, refresher: int, user_id: str, access_token: str) -> None:
         rejected = self._rejected[refresher, user_id]
-        if access_token not in rejected:
+        if rejected and self._follows(access_token, rejected[-1]):
+            # A6: it may be the answer to a rejection. Then its own is not believed for a while.
+            self._doubtful[refresher, user_id].add(access_token)
+        elif access_token not in rejected:
             self._rejected[refresher, user_id] = (*rejected, access_token)[-REMEMBERED_REJECTIONS:]
+
+    def _follows(self, access_token: str, earlier: str) -> bool:
+        issued = list(self.issued)
+        return issued.index(access_token) > issued.index(earlier)
 
     def grant_of(self, tokens: TokenSet) -> int:
         return self.issued[tokens.access_token].grant
@@ -313,7 +322,8 @@ class Ledger:
                 and self.writers[record.version] == call.refresher
                 and record.version in self.acknowledged
             )
-            is_rejected = record.tokens.access_token in self._rejected[call.refresher, call.user_id]
+            whose, access_token = (call.refresher, call.user_id), record.tokens.access_token
+            is_rejected = access_token in self._rejected[whose] or access_token in self._doubtful[whose]
             # Not in place of a newer row: its caller would store the older set over it.
             is_older = call.row is not None and not record.tokens.supersedes(call.row)
             is_good = is_valid(record.tokens, now) and not is_rejected and not is_older

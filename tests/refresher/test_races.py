@@ -1,17 +1,14 @@
 """Logins, logouts, rejections and offers that arrive at the worst moment have the last word."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import time_machine
 
 from kit.minting import Minting
-from kit.support import NOW, FailingStore, login
+from kit.support import NOW, login
 from tokenflight import (
     ConfigurationError,
-    Lease,
     LeaseTimeout,
     MemoryTokenStore,
     OIDCProvider,
@@ -24,48 +21,16 @@ from tokenflight import (
     TokenRefresher,
     TokenSet,
     TokenStore,
-    Version,
 )
 from tokenflight._core.backoff import Backoff
 from tokenflight._core.limits import Limits
 from tokenflight.policy import user_jitter
-from tokenflight.testing import FakeProvider, RateLimited, ServerError
-
-
-class ScriptedStore(MemoryTokenStore):
-    """A store whose operations named in `failing` fail, and which holds back the replies of loads and of
-    saves until `may_answer`, of saves only if they are not `prompt`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failing: set[str] = set()
-        self.prompt: set[str] = set()
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
-
-    async def load(self, key: TokenKey) -> StoredTokens | None:
-        if "load" in self.failing:
-            raise StoreUnavailable("down")
-        record = await super().load(key)
-        await self.may_answer.wait()
-        return record
-
-    async def save(self, key: TokenKey, record: StoredTokens) -> None:
-        if "save" in self.failing:
-            raise StoreUnavailable("down")
-        await super().save(key, record)
-        if "save" not in self.prompt:
-            await self.may_answer.wait()
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        if "replace" in self.failing:
-            raise StoreUnavailable("down")
-        await super().replace(key, record, expected=expected)
+from tokenflight.testing import FakeProvider, FaultyStore, RateLimited, ServerError
 
 
 @pytest.fixture
-def store() -> ScriptedStore:
-    return ScriptedStore()
+def store() -> FaultyStore:
+    return FaultyStore(MemoryTokenStore())
 
 
 async def test_x9_a_logout_during_ensure_valid_token_is_not_undone_by_the_row_it_was_called_with(
@@ -96,24 +61,24 @@ async def test_x9_a_logout_elsewhere_during_ensure_valid_token_is_not_hidden_by_
 
 
 async def test_x10_a_login_wins_over_a_renewal_that_waits_to_be_stored(
-    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-    store.failing.add("replace")
+    store.fail("replace")
     await refresher.get_valid_token("alice")
     latest = login(fake, "alice")
     await refresher.save_tokens("alice", latest)
     assert await refresher.get_valid_token("alice", min_validity=1) == latest
-    store.failing.clear()
+    store.recover()
     renewed = await refresher.refresh_token("alice")
     assert renewed.refresh_token == fake.current_refresh_token("alice")
 
 
 async def test_x9_a_logout_wins_over_a_renewal_that_waits_to_be_stored(
-    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-    store.failing.add("replace")
+    store.fail("replace")
     await refresher.get_valid_token("alice")
     await refresher.delete_tokens("alice")
     with pytest.raises(ReauthenticationRequired):
@@ -121,7 +86,7 @@ async def test_x9_a_logout_wins_over_a_renewal_that_waits_to_be_stored(
 
 
 async def test_t5_a_pause_of_the_provider_keeps_nobody_from_a_fresh_token_in_the_store(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     fresh = login(fake, "bob")
     await store.save(TokenKey(provider.name, "bob"), StoredTokens(fresh))
@@ -133,7 +98,7 @@ async def test_t5_a_pause_of_the_provider_keeps_nobody_from_a_fresh_token_in_the
 
 
 async def test_s11_several_rejections_are_remembered_at_once(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     older, current = login(fake, "alice"), login(fake, "alice")
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(current))
@@ -145,14 +110,14 @@ async def test_s11_several_rejections_are_remembered_at_once(
 
 
 async def test_s11_a_login_that_fails_does_not_bring_a_rejected_token_back(
-    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore, clock: time_machine.Traveller
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, clock: time_machine.Traveller
 ) -> None:
     rejected = login(fake, "alice")
     await refresher.save_tokens("alice", rejected)
     fake.fail(ServerError())
     with pytest.raises(ProviderUnavailable):
         await refresher.get_valid_token("alice", rejected=rejected.access_token)
-    store.failing.add("save")
+    store.fail("save")
     with pytest.raises(StoreUnavailable):
         await refresher.save_tokens("alice", login(fake, "alice"))
     clock.shift(2)
@@ -160,7 +125,7 @@ async def test_s11_a_login_that_fails_does_not_bring_a_rejected_token_back(
         await refresher.get_valid_token("alice")
 
 
-async def test_x10_a_login_wins_over_a_grant_that_needs_no_record(store: ScriptedStore) -> None:
+async def test_x10_a_login_wins_over_a_grant_that_needs_no_record(store: FaultyStore) -> None:
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
     class Minting:
@@ -181,7 +146,7 @@ async def test_x10_a_login_wins_over_a_grant_that_needs_no_record(store: Scripte
         assert await refresher.load_tokens("alice") == latest
 
 
-async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_token(store: ScriptedStore) -> None:
+async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_token(store: FaultyStore) -> None:
 
     class Stubborn:
         name = "stubborn"
@@ -218,7 +183,7 @@ async def test_a_row_that_joins_a_flight_with_a_dead_one_gets_a_renewal_of_its_o
 
 
 async def test_refresh_token_renews_also_where_a_sibling_renewed_since_the_copy_was_made(
-    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore, clock: time_machine.Traveller
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
         await here.save_tokens("alice", login(fake, "alice"))
@@ -231,14 +196,13 @@ async def test_refresh_token_renews_also_where_a_sibling_renewed_since_the_copy_
 
 
 async def test_x9_a_login_whose_reply_comes_after_a_logout_does_not_bring_the_user_back(
-    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    store.may_answer.clear()
-    saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice")))
-    await asyncio.sleep(0)
-    leaving = asyncio.create_task(refresher.delete_tokens("alice"))
-    await asyncio.sleep(0.01)
-    store.may_answer.set()
+    with store.hold("save", after=True) as gate:
+        saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice")))
+        await gate.reached()
+        leaving = asyncio.create_task(refresher.delete_tokens("alice"))
+        await asyncio.sleep(0.01)
     await asyncio.gather(saving, leaving)
     assert await refresher.load_tokens("alice") is None
     with pytest.raises(ReauthenticationRequired):
@@ -246,66 +210,62 @@ async def test_x9_a_login_whose_reply_comes_after_a_logout_does_not_bring_the_us
 
 
 async def test_x10_a_cancelled_login_that_was_stored_is_the_one_that_counts(
-    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice"))
-    store.may_answer.clear()
     latest = login(fake, "alice")
-    saving = asyncio.create_task(refresher.save_tokens("alice", latest))
-    await asyncio.sleep(0)
-    saving.cancel()
-    await asyncio.gather(saving, return_exceptions=True)
-    store.may_answer.set()
+    with store.hold("save", after=True) as gate:
+        saving = asyncio.create_task(refresher.save_tokens("alice", latest))
+        await gate.reached()
+        saving.cancel()
+        await asyncio.gather(saving, return_exceptions=True)
     assert await refresher.get_valid_token("alice") == latest
 
 
 async def test_x9_a_store_that_fails_right_after_a_logout_elsewhere_does_not_bring_the_user_back(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=100))
     with fake.hold() as gate:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         await gate.reached()
         await store.delete(TokenKey(provider.name, "alice"))
-        store.failing.add("load")
+        store.fail("load")
     with pytest.raises(StoreUnavailable):
         await caller
 
 
 async def test_x10_a_login_during_a_cold_read_is_what_the_waiters_get(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: ScriptedStore
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
-    store.prompt.add("save")
-    store.may_answer.clear()
-    caller = asyncio.create_task(refresher.get_valid_token("alice"))
-    await asyncio.sleep(0)
-    latest = login(fake, "alice")
-    saving = asyncio.create_task(refresher.save_tokens("alice", latest))
-    await saving
-    store.may_answer.set()
+    with store.hold("load", after=True) as gate:
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        latest = login(fake, "alice")
+        await refresher.save_tokens("alice", latest)
     assert await caller == latest
 
 
 async def test_p1_nobody_else_gets_the_lease_while_the_store_holds_a_spent_refresh_token(
-    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with (
         TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05, first_save_pause=60.0)) as here,
         TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05, first_save_pause=60.0)) as there,
     ):
         await here.save_tokens("alice", login(fake, "alice", life_left=-1))
-        store.failing.add("replace")
+        store.fail("replace")
         await here.get_valid_token("alice")
         with pytest.raises(LeaseTimeout):
             await there.get_valid_token("alice")
-        store.failing.clear()
+        store.recover()
     assert fake.requests() == 1
     assert fake.reuses() == 0
 
 
 async def test_x8_of_two_forced_renewals_at_the_same_moment_one_renews_and_one_adopts(
-    fake: FakeProvider, provider: OIDCProvider, store: ScriptedStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
         await here.save_tokens("alice", login(fake, "alice"))
@@ -319,42 +279,25 @@ async def test_x8_of_two_forced_renewals_at_the_same_moment_one_renews_and_one_a
     assert fake.requests() == 1
 
 
-class SlowToCreate(ScriptedStore):
-    """Its first save takes its time before it happens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reached = asyncio.Event()
-        self.go = asyncio.Event()
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        if not self.reached.is_set():
-            self.reached.set()
-            await self.go.wait()
-        await super().replace(key, record, expected=expected)
-
-
 @pytest.mark.parametrize("what", ["x9 logout", "x10 login"])
 async def test_x9_x10_a_row_that_is_being_stored_wins_over_no_login_and_no_logout(
-    fake: FakeProvider, provider: OIDCProvider, what: str
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, what: str
 ) -> None:
-    store = SlowToCreate()
-    async with TokenRefresher(provider, store) as refresher:
+    with store.hold("replace", times=1) as gate:
         caller = asyncio.create_task(refresher.ensure_valid_token("alice", login(fake, "alice", life_left=-1)))
-        await store.reached.wait()
+        await gate.reached()
         latest = login(fake, "alice")
         leaving = asyncio.create_task(
             refresher.save_tokens("alice", latest) if what == "x10 login" else refresher.delete_tokens("alice")
         )
         await asyncio.sleep(0.01)
-        store.go.set()
-        await asyncio.wait([caller, leaving])
-        assert await refresher.load_tokens("alice") == (latest if what == "x10 login" else None)
+    await asyncio.wait([caller, leaving])
+    assert await refresher.load_tokens("alice") == (latest if what == "x10 login" else None)
     assert fake.reuses() == 0
 
 
 async def test_a_provider_that_raises_a_lease_timeout_of_its_own_fails_the_flight_at_once(
-    store: ScriptedStore,
+    store: FaultyStore,
 ) -> None:
     class Chained:
         name = "outer"
@@ -369,7 +312,7 @@ async def test_a_provider_that_raises_a_lease_timeout_of_its_own_fails_the_fligh
 
 
 async def test_refresh_token_renews_though_the_record_was_rewritten_with_the_same_tokens(
-    fake: FakeProvider, refresher: TokenRefresher, store: ScriptedStore, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, provider: OIDCProvider
 ) -> None:
     tokens = login(fake, "alice")
     await refresher.save_tokens("alice", tokens)
@@ -382,31 +325,32 @@ KEY = TokenKey(Minting.name, "alice")
 
 
 async def test_x9_after_a_logout_that_failed_the_token_is_not_served_though_the_store_is_down(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    store = FailingStore()
-    async with TokenRefresher(provider, store) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice"))
-        store.failing = {"load", "delete"}
-        with pytest.raises(StoreUnavailable):
-            await refresher.delete_tokens("alice")
-        with pytest.raises(StoreUnavailable):
-            await refresher.get_valid_token("alice")
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    store.fail("load")
+    store.fail("delete")
+    with pytest.raises(StoreUnavailable):
+        await refresher.delete_tokens("alice")
+    with pytest.raises(StoreUnavailable):
+        await refresher.get_valid_token("alice")
 
 
 async def test_x9_after_a_logout_elsewhere_was_seen_a_store_that_fails_does_not_bring_the_user_back(
-    fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
+    fake: FakeProvider,
+    provider: OIDCProvider,
+    refresher: TokenRefresher,
+    store: FaultyStore,
+    clock: time_machine.Traveller,
 ) -> None:
-    store = FailingStore()
-    async with TokenRefresher(provider, store) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice"))
-        await store.delete(TokenKey(provider.name, "alice"))
-        clock.shift(61)
-        with pytest.raises(ReauthenticationRequired):
-            await refresher.get_valid_token("alice")
-        store.failing = {"load"}
-        with pytest.raises(StoreUnavailable):
-            await refresher.get_valid_token("alice")
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    await store.delete(TokenKey(provider.name, "alice"))
+    clock.shift(61)
+    with pytest.raises(ReauthenticationRequired):
+        await refresher.get_valid_token("alice")
+    store.fail("load")
+    with pytest.raises(StoreUnavailable):
+        await refresher.get_valid_token("alice")
 
 
 async def test_x10_a_forced_renewal_that_a_login_overtakes_gets_the_login_and_renews_it_not(
@@ -423,18 +367,16 @@ async def test_x10_a_forced_renewal_that_a_login_overtakes_gets_the_login_and_re
 
 
 async def test_a_forced_renewal_that_a_failed_login_overtakes_is_made_once(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    store = FailingStore()
-    async with TokenRefresher(provider, store) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice"))
-        with fake.hold() as gate:
-            caller = asyncio.create_task(refresher.refresh_token("alice"))
-            await gate.reached()
-            store.failing.add("save")
-            with pytest.raises(StoreUnavailable):
-                await refresher.save_tokens("alice", TokenSet("login"))
-        assert (await caller).refresh_token == fake.current_refresh_token("alice")
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    with fake.hold() as gate:
+        caller = asyncio.create_task(refresher.refresh_token("alice"))
+        await gate.reached()
+        store.fail("save")
+        with pytest.raises(StoreUnavailable):
+            await refresher.save_tokens("alice", TokenSet("login"))
+    assert (await caller).refresh_token == fake.current_refresh_token("alice")
     assert fake.requests() == 1
 
 
@@ -456,20 +398,15 @@ async def test_x9_a_row_that_joined_a_flight_which_met_a_logout_elsewhere_does_n
 
 
 async def test_a_row_that_joins_the_cold_read_of_a_user_without_tokens_is_renewed(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class Slow(MemoryTokenStore):
-        async def load(self, key: TokenKey) -> StoredTokens | None:
-            await asyncio.sleep(0.01)
-            return await super().load(key)
-
-    async with TokenRefresher(provider, Slow()) as refresher:
-        reading = asyncio.create_task(refresher.get_valid_token("alice"))
-        await asyncio.sleep(0)
-        result = await refresher.ensure_valid_token("alice", login(fake, "alice", life_left=-1))
-        assert result.tokens.refresh_token == fake.current_refresh_token("alice")
-        with pytest.raises(ReauthenticationRequired):
-            await reading
+    store.delay("load", 0.01)
+    reading = asyncio.create_task(refresher.get_valid_token("alice"))
+    await asyncio.sleep(0)
+    result = await refresher.ensure_valid_token("alice", login(fake, "alice", life_left=-1))
+    assert result.tokens.refresh_token == fake.current_refresh_token("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await reading
 
 
 async def test_a_forced_renewal_keeps_nobody_waiting_whose_token_will_do(
@@ -574,15 +511,15 @@ async def test_t3_only_what_the_provider_refused_is_remembered_as_refused() -> N
     assert not record.refused
 
 
-async def test_t3_a_refused_user_costs_a_read_a_call_and_no_lease(fake: FakeProvider, provider: OIDCProvider) -> None:
-    store = FailingStore()
-    async with TokenRefresher(provider, store) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        fake.revoke("alice")
-        for _ in range(3):
-            with pytest.raises(ReauthenticationRequired):
-                await refresher.get_valid_token("alice")
-    assert store.leases == 1
+async def test_t3_a_refused_user_costs_a_read_a_call_and_no_lease(
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.revoke("alice")
+    for _ in range(3):
+        with pytest.raises(ReauthenticationRequired):
+            await refresher.get_valid_token("alice")
+    assert store.calls("lease") == 1
 
 
 async def test_a_provider_that_issues_the_rejected_token_once_more_is_not_asked_on_every_call(
@@ -639,60 +576,31 @@ def test_t5_a_shorter_retry_after_does_not_end_a_longer_one() -> None:
 
 
 async def test_x10_a_cold_read_that_a_login_made_void_does_not_put_its_older_tokens_back(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class SlowToRead(MemoryTokenStore):
-        read, go = asyncio.Event(), asyncio.Event()
-        reads = 0
-
-        async def load(self, key: TokenKey) -> StoredTokens | None:
-            record = await super().load(key)
-            self.reads += 1
-            self.read.set()
-            await self.go.wait()
-            return record
-
-    store = SlowToRead()
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
-    async with TokenRefresher(provider, store) as refresher:
+    with store.hold("load", after=True) as gate:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        await store.read.wait()
+        await gate.reached()
         latest = login(fake, "alice")
         await refresher.save_tokens("alice", latest)
-        store.go.set()
-        await asyncio.sleep(0.01)
-        assert await caller == await refresher.get_valid_token("alice") == latest
-    assert store.reads == 1
+    await asyncio.sleep(0.01)
+    assert await caller == await refresher.get_valid_token("alice") == latest
+    assert store.calls("load") == 1
 
 
 async def test_x10_a_login_that_seemed_to_fail_during_a_cold_read_is_found_by_who_comes_next(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class LosingReplies(MemoryTokenStore):
-        read, go = asyncio.Event(), asyncio.Event()
-        loses = False
-
-        async def load(self, key: TokenKey) -> StoredTokens | None:
-            record = await super().load(key)
-            self.read.set()
-            await self.go.wait()
-            return record
-
-        async def save(self, key: TokenKey, record: StoredTokens) -> None:
-            await super().save(key, record)
-            if self.loses:
-                raise StoreUnavailable("the reply is lost")
-
-    store = LosingReplies()
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
-    async with TokenRefresher(provider, store) as refresher:
+    with store.hold("load", after=True) as gate:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        await store.read.wait()
-        latest, store.loses = login(fake, "alice"), True
+        await gate.reached()
+        latest = login(fake, "alice")
+        store.fail("save", after=True)
         with pytest.raises(StoreUnavailable):
             await refresher.save_tokens("alice", latest)
-        store.go.set()
-        assert await caller == await refresher.get_valid_token("alice") == latest
+    assert await caller == await refresher.get_valid_token("alice") == latest
 
 
 class RenewedElsewhere(MemoryTokenStore):
@@ -765,30 +673,15 @@ async def test_t8_a_token_that_is_not_aging_for_its_user_is_not_renewed_for_who_
 
 
 async def test_s11_what_was_rejected_while_it_was_being_adopted_is_not_handed_out(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class SlowToGiveBack(MemoryTokenStore):
-        given_back, go = asyncio.Event(), asyncio.Event()
-
-        def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-            return self._slow_lease(key, timeout)
-
-        @asynccontextmanager
-        async def _slow_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-            async with super().lease(key, timeout=timeout) as lease:
-                yield lease
-            self.given_back.set()
-            await self.go.wait()
-
-    store = SlowToGiveBack()
-    async with TokenRefresher(provider, store) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        elsewhere = login(fake, "alice")
-        await store.save(TokenKey(provider.name, "alice"), StoredTokens(elsewhere))
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    elsewhere = login(fake, "alice")
+    await store.save(TokenKey(provider.name, "alice"), StoredTokens(elsewhere))
+    with store.hold("release", after=True) as gate:
         first = asyncio.create_task(refresher.get_valid_token("alice"))
-        await store.given_back.wait()
+        await gate.reached()
         second = asyncio.create_task(refresher.get_valid_token("alice", rejected=elsewhere.access_token))
         await asyncio.sleep(0)
-        store.go.set()
-        await first
-        assert await second != elsewhere
+    await first
+    assert await second != elsewhere

@@ -3,19 +3,16 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import time_machine
 
 from kit.minting import EXPIRED, Minting, renewed_of, stored
-from kit.support import NOW, FailingStore, login, until_told
+from kit.support import NOW, login, until_told
 from tokenflight import (
     ClientSecretBasic,
     FileTokenStore,
-    Lease,
     MemoryTokenStore,
     OIDCProvider,
     ReauthenticationRequired,
@@ -23,17 +20,15 @@ from tokenflight import (
     RenewalDiscarded,
     SaveFailed,
     SaveRecovered,
-    StoredTokens,
     StoreUnavailable,
     TokenEvent,
     TokenflightError,
     TokenKey,
     TokenRefresher,
     TokenSet,
-    Version,
 )
 from tokenflight._core.limits import Limits
-from tokenflight.testing import FakeProvider
+from tokenflight.testing import FakeProvider, FaultyStore
 
 
 @pytest.mark.parametrize("asks", ["here", "there", "a new process"])
@@ -65,69 +60,36 @@ async def test_p7_a_directory_that_is_gone_for_a_while_is_no_logout_though_other
     assert fake.reuses() == 0
 
 
-class ReconnectingStore(MemoryTokenStore):
-    """While `lost`, replies come all at once: the write failed, the logout was carried out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lost = True
-        self.waiting = 0
-        self.back = asyncio.Event()
-
-    async def wait(self) -> None:
-        self.waiting += 1
-        await self.back.wait()
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        if self.lost:
-            await self.wait()
-            raise StoreUnavailable("connection lost")
-        await super().replace(key, record, expected=expected)
-
-    async def delete(self, key: TokenKey) -> bool:
-        deleted = await super().delete(key)
-        if self.lost:
-            await self.wait()
-        return deleted
-
-
 async def test_s6_a_logout_at_the_moment_a_save_fails_leaves_no_lease_behind(clock: time_machine.Traveller) -> None:
-    store = ReconnectingStore()
+    store = FaultyStore(MemoryTokenStore())
     await stored(store, "alice")
     async with TokenRefresher(Minting(), store, _limits=Limits(lease_timeout=0.1)) as refresher:
-        caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        while store.waiting < 1:  # noqa: ASYNC110 - turn by turn
-            await asyncio.sleep(0)
-        logout = asyncio.create_task(refresher.delete_tokens("alice"))
-        while store.waiting < 2:  # noqa: ASYNC110 - turn by turn
-            await asyncio.sleep(0)
-        store.back.set()
+        # The connection is lost, and both replies come at once: the write failed, the logout was carried out.
+        store.fail("replace")
+        with store.hold("replace") as save, store.hold("delete", after=True) as delete:
+            caller = asyncio.create_task(refresher.get_valid_token("alice"))
+            await save.reached()
+            logout = asyncio.create_task(refresher.delete_tokens("alice"))
+            await delete.reached()
+            save.open()
         await asyncio.gather(caller, logout, return_exceptions=True)
-        store.lost = False
+        store.recover()
         await refresher.save_tokens("alice", EXPIRED)
         assert await refresher.get_valid_token("alice") == renewed_of("alice")
 
 
-class FullStore(MemoryTokenStore):
-    """Takes no renewals, and takes its time when a lease is given back."""
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        raise StoreUnavailable("full")
-
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        return self._slow_lease(key, timeout)
-
-    @asynccontextmanager
-    async def _slow_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        async with super().lease(key, timeout=timeout) as lease:
-            yield lease
-        await asyncio.sleep(0.05)
+def full_store() -> FaultyStore:
+    """A store that takes no renewals, and takes its time when a lease is given back."""
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("replace")
+    store.delay("release", 0.05, after=True)
+    return store
 
 
 async def test_l3_closing_waits_for_the_lease_of_a_renewal_that_a_logout_made_void(
     clock: time_machine.Traveller,
 ) -> None:
-    store = FullStore()
+    store = full_store()
     await stored(store, "alice")
     refresher = TokenRefresher(Minting(), store)
     await refresher.get_valid_token("alice")
@@ -139,12 +101,9 @@ async def test_l3_closing_waits_for_the_lease_of_a_renewal_that_a_logout_made_vo
 async def test_p1_a_login_that_fails_too_gives_up_nothing_of_what_waits_to_be_stored(
     clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Failing(FullStore):
-        async def save(self, key: TokenKey, record: StoredTokens) -> None:
-            raise StoreUnavailable("full")
-
-    store = Failing()
-    await MemoryTokenStore.save(store, TokenKey(Minting.name, "alice"), StoredTokens(EXPIRED))
+    store = full_store()
+    await stored(store, "alice")
+    store.fail("save")
     refresher = TokenRefresher(Minting(), store)
     renewed = await refresher.get_valid_token("alice")
     with pytest.raises(StoreUnavailable):
@@ -160,16 +119,8 @@ async def test_p1_a_logging_set_up_that_raises_costs_no_rotated_token(
     def raise_error(_: logging.LogRecord) -> bool:
         raise KeyError("from the app")
 
-    class FailingOnce(MemoryTokenStore):
-        failures = 0
-
-        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-            if not self.failures:
-                self.failures = 1
-                raise StoreUnavailable("the disk is full")
-            await super().replace(key, record, expected=expected)
-
-    store, fake = FailingOnce(), FakeProvider()
+    store, fake = FaultyStore(MemoryTokenStore()), FakeProvider()
+    store.fail("replace", times=1)
     monkeypatch.setattr(logging.getLogger("tokenflight"), "filters", [raise_error])
     async with fake.client() as http:
         provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
@@ -188,42 +139,36 @@ KEY = TokenKey(Minting.name, "alice")
 async def test_s6_a_logout_ends_the_retries_of_a_renewal_though_the_store_is_still_full(
     clock: time_machine.Traveller,
 ) -> None:
-    store = FailingStore("replace")
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("replace")
     await stored(store, "alice")
-    async with TokenRefresher(Minting(), store, _limits=Limits(lease_timeout=0.3, first_save_pause=60.0)) as refresher:
+    async with TokenRefresher(
+        Minting(),
+        store,
+        _limits=Limits(lease_timeout=0.3, first_save_pause=60.0),
+    ) as refresher:
         await refresher.get_valid_token("alice")
         await refresher.delete_tokens("alice")
         await refresher.save_tokens("alice", EXPIRED)
         async with asyncio.timeout(5):  # one that tries again and again without a pause blocks the event loop
             assert await refresher.get_valid_token("alice") == renewed_of("alice")
-        store.failing.clear()
+        store.recover()
 
 
 async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fails(
     clock: time_machine.Traveller,
 ) -> None:
-    class Trying(MemoryTokenStore):
-        tries = 0
-        again, fail = asyncio.Event(), asyncio.Event()
-
-        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-            self.tries += 1
-            if self.tries == 2:
-                self.again.set()
-                await self.fail.wait()
-            if self.tries <= 2:
-                raise StoreUnavailable("down")
-            await super().replace(key, record, expected=expected)
-
-    store = Trying()
+    store = FaultyStore(MemoryTokenStore())
     await stored(store, "alice")
+    store.fail("replace", times=2)
     refresher = TokenRefresher(Minting(), store)
     renewed = await refresher.get_valid_token("alice")
-    await store.again.wait()
-    closing = asyncio.create_task(refresher.aclose())
-    await asyncio.sleep(0.01)
-    store.fail.set()
+    with store.hold("replace") as gate:
+        await gate.reached()
+        closing = asyncio.create_task(refresher.aclose())
+        await asyncio.sleep(0.01)
     await closing
+    assert store.calls("replace") == 3
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens == renewed
@@ -232,13 +177,14 @@ async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fail
 async def test_x9_a_logout_elsewhere_while_a_renewal_waits_to_be_stored_is_seen_with_any_cache_ttl(
     events: list[TokenEvent], clock: time_machine.Traveller
 ) -> None:
-    store = FailingStore("replace")
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("replace")
     await stored(store, "alice")
     policy = RefreshPolicy(cache_ttl=None)
     async with TokenRefresher(FirstOnly(), store, policy=policy, on_event=events.append) as refresher:
         await refresher.get_valid_token("alice")
         await store.delete(KEY)
-        store.failing.clear()
+        store.recover()
         await until_told(events, RenewalDiscarded)
         with pytest.raises(ReauthenticationRequired):
             await refresher.get_valid_token("alice")
@@ -256,29 +202,15 @@ class FirstOnly(Minting):
 async def test_x9_a_first_record_whose_retry_comes_during_a_logout_does_not_bring_the_user_back(
     clock: time_machine.Traveller,
 ) -> None:
-    class SlowToDelete(MemoryTokenStore):
-        fails = True
-        deleted, go = asyncio.Event(), asyncio.Event()
-
-        async def save(self, key: TokenKey, record: StoredTokens) -> None:
-            if self.fails:
-                raise StoreUnavailable("down")
-            await super().save(key, record)
-
-        async def delete(self, key: TokenKey) -> bool:
-            deleted = await super().delete(key)
-            self.deleted.set()
-            await self.go.wait()
-            return deleted
-
-    store = SlowToDelete()
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("save")
     async with TokenRefresher(Minting(), store) as refresher:
         await refresher.get_valid_token("alice")
-        logout = asyncio.create_task(refresher.delete_tokens("alice"))
-        await store.deleted.wait()
-        store.fails = False
-        await asyncio.sleep(0.2)  # the retry waits for the logout by now
-        store.go.set()
+        with store.hold("delete", after=True) as gate:
+            logout = asyncio.create_task(refresher.delete_tokens("alice"))
+            await gate.reached()
+            store.recover()
+            await asyncio.sleep(0.2)  # the retry waits for the logout by now
         await logout
         await asyncio.sleep(0.05)
         assert await store.load(KEY) is None
@@ -287,26 +219,15 @@ async def test_x9_a_first_record_whose_retry_comes_during_a_logout_does_not_brin
 async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
     clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class SlowToReplace(MemoryTokenStore):
-        tries = 0
-        reached, go = asyncio.Event(), asyncio.Event()
-
-        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-            self.tries += 1
-            if self.tries == 1:
-                raise StoreUnavailable("down")
-            await super().replace(key, record, expected=expected)
-            self.reached.set()
-            await self.go.wait()
-
-    store = SlowToReplace()
+    store = FaultyStore(MemoryTokenStore())
     await stored(store, "alice")
+    store.fail("replace", times=1)
     async with TokenRefresher(Minting(), store) as refresher:
         await refresher.get_valid_token("alice")
-        await store.reached.wait()
-        await refresher.save_tokens("alice", latest := TokenSet("login", expires_at=NOW + 3600))
-        saving = list(refresher._state.pending._tasks)
-        store.go.set()
+        with store.hold("replace", after=True) as gate:
+            await gate.reached()
+            await refresher.save_tokens("alice", latest := TokenSet("login", expires_at=NOW + 3600))
+            saving = list(refresher._state.pending._tasks)
         await asyncio.gather(*saving)
         assert await refresher.get_valid_token("alice") == latest
 
@@ -314,12 +235,13 @@ async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
 async def test_p1_each_failed_attempt_to_store_is_counted(
     events: list[TokenEvent], clock: time_machine.Traveller
 ) -> None:
-    store = FailingStore("replace")
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("replace")
     await stored(store, "alice")
     async with TokenRefresher(Minting(), store, on_event=events.append) as refresher:
         await refresher.get_valid_token("alice")
         await asyncio.sleep(0.35)
-        store.failing.clear()
+        store.recover()
         await until_told(events, SaveRecovered)
     failed = [event.attempts for event in events if isinstance(event, SaveFailed)]
     assert len(failed) > 1

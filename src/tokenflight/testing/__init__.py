@@ -15,6 +15,7 @@ from tokenflight.testing.faults import (
     ServerError,
     WrongIssuer,
 )
+from tokenflight.testing.faulty_store import FaultyStore, StoreOperation
 from tokenflight.testing.gates import Gate
 from tokenflight.testing.provider import FakeProvider
 
@@ -25,6 +26,7 @@ __all__ = [
     "Endpoint",
     "FakeProvider",
     "Fault",
+    "FaultyStore",
     "GarbageReply",
     "Gate",
     "HTMLReply",
@@ -33,5 +35,6 @@ __all__ = [
     "RateLimited",
     "Redirect",
     "ServerError",
+    "StoreOperation",
     "WrongIssuer",
 ]

@@ -8,78 +8,85 @@ from tokenflight.errors import ConfigurationError
 from tokenflight.testing.gates import Gate
 
 FaultT = TypeVar("FaultT")
+ThingT = TypeVar("ThingT")
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
     """Which operations a fault or a gate is for: all of one name, or those of one user.
 
-    The name is an endpoint of a provider or a method of a store.
+    The name is an endpoint of a provider or a method of a store. `after` is whether it strikes once the operation
+    has happened.
     """
 
     name: str
     user_id: str | None = None
+    after: bool = False
 
-    def matches(self, name: str, user_id: str | None) -> bool:
-        """Whether the operation `name` on behalf of `user_id`, None where unknown, is one of them."""
-        return name == self.name and self.user_id in {None, user_id}
+    def matches(self, name: str, user_id: str | None, *, after: bool) -> bool:
+        """Whether the operation `name` for `user_id`, None where unknown, is one of them before or `after` it."""
+        return name == self.name and self.user_id in {None, user_id} and self.after == after
 
 
 @dataclass(eq=False, slots=True)
-class _PlannedFault(Generic[FaultT]):
-    fault: FaultT
+class _Planned(Generic[ThingT]):
+    """A fault or a gate, and for how many operations it is still there: None means all."""
+
+    thing: ThingT
     selector: Selector
     times: int | None
-
-
-@dataclass(eq=False, slots=True)
-class _PlacedGate:
-    gate: Gate
-    selector: Selector
-    after: bool
 
 
 class FaultPlan(Generic[FaultT]):
     """All faults and gates that are set. False when there are none."""
 
     def __init__(self) -> None:
-        self._faults: list[_PlannedFault[FaultT]] = []
-        self._gates: list[_PlacedGate] = []
+        self._faults: list[_Planned[FaultT]] = []
+        self._gates: list[_Planned[Gate]] = []
 
     def __bool__(self) -> bool:
         return bool(self._faults or self._gates)
 
     def add_fault(self, fault: FaultT, selector: Selector, *, times: int | None) -> None:
         """Let `fault` happen to the next `times` operations that `selector` matches, or to all if None."""
-        if times is not None and times < 1:
-            raise ConfigurationError(f"times must be at least 1, or None, not {times}")
-        self._faults.append(_PlannedFault(fault, selector, times))
+        _check_times(times)
+        self._faults.append(_Planned(fault, selector, times))
 
     def clear_faults(self) -> None:
         """Forget all faults. The gates stay."""
         self._faults.clear()
 
-    def add_gate(self, selector: Selector, *, after: bool) -> Gate:
-        """Return a new gate for the operations that `selector` matches: before they happen, or `after` that."""
+    def add_gate(self, selector: Selector, *, times: int | None = None) -> Gate:
+        """Return a new gate for the next `times` operations that `selector` matches, or for all if None."""
+        _check_times(times)
         gate = Gate()
-        self._gates.append(_PlacedGate(gate, selector, after))
+        self._gates.append(_Planned(gate, selector, times))
         return gate
 
-    def faults_of(self, name: str, user_id: str | None) -> Iterator[FaultT]:
-        """Yield the faults that happen to one operation. Each is used up only when its turn comes."""
+    def faults_of(self, name: str, user_id: str | None, *, after: bool = False) -> Iterator[FaultT]:
+        """Yield the faults that strike one operation. Each is used up only when its turn comes."""
         for planned in tuple(self._faults):
             # A fault that came before may have taken its time: since then this one may be cleared or used up.
-            if planned not in self._faults or not planned.selector.matches(name, user_id):
-                continue
-            if planned.times is not None:
-                planned.times -= 1
-                if not planned.times:
-                    self._faults.remove(planned)
-            yield planned.fault
+            if planned in self._faults and planned.selector.matches(name, user_id, after=after):
+                _use_up(planned, self._faults)
+                yield planned.thing
 
     async def wait_at_gates(self, name: str, user_id: str | None, *, after: bool) -> None:
-        """Wait, as one operation, until all its gates are open: those before it happens, or those `after`."""
-        self._gates = [placed for placed in self._gates if not placed.gate.is_open]
-        for placed in self._gates:
-            if placed.after == after and placed.selector.matches(name, user_id):
-                await placed.gate.wait_until_open()
+        """Wait, as one operation, until all its gates are open."""
+        self._gates = [placed for placed in self._gates if not placed.thing.is_open]
+        for placed in tuple(self._gates):
+            if placed in self._gates and placed.selector.matches(name, user_id, after=after):
+                _use_up(placed, self._gates)
+                await placed.thing.wait_until_open()
+
+
+def _use_up(planned: _Planned[ThingT], plan: list[_Planned[ThingT]]) -> None:
+    if planned.times is not None:
+        planned.times -= 1
+        if not planned.times:
+            plan.remove(planned)
+
+
+def _check_times(times: int | None) -> None:
+    if times is not None and times < 1:
+        raise ConfigurationError(f"times must be at least 1, or None, not {times}")

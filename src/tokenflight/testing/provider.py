@@ -28,7 +28,7 @@ from tokenflight.testing.faults import Endpoint, Fault
 from tokenflight.testing.gates import Gate
 from tokenflight.testing.grants import Grants
 from tokenflight.testing.provider_faults import ProviderFaults
-from tokenflight.testing.replies import Reply, challenge, json_reply, text_reply, token_error
+from tokenflight.testing.replies import Reply, challenge, discovery_document, json_reply, text_reply, token_error
 
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "/token": "token",
@@ -285,7 +285,7 @@ class FakeProvider:
             case "api":
                 return self._api_reply(request)
             case "discovery":
-                return self._metadata()
+                return discovery_document(self._issuer, self.token_endpoint, is_public=self._client[1] is None)
             case _:
                 assert_never(request.endpoint)
 
@@ -324,26 +324,6 @@ class FakeProvider:
         if not self._grants.is_live(access_token, now=time.time()):
             return challenge("invalid_token")
         return json_reply({"user_id": request.user_id, "method": request.method, "body_bytes": len(request.body)})
-
-    def _metadata(self) -> Reply:
-        """Reply with the members that OpenID Connect Discovery §3 requires; two of the URLs lead nowhere here."""
-        base = self._issuer.rstrip("/")
-        is_public = self._client[1] is None
-        return json_reply(
-            {
-                "issuer": self._issuer,
-                "authorization_endpoint": f"{base}/authorize",
-                "token_endpoint": self.token_endpoint,
-                "jwks_uri": f"{base}/jwks",
-                "response_types_supported": ["code"],
-                "grant_types_supported": ["refresh_token", "client_credentials"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["RS256"],
-                "token_endpoint_auth_methods_supported": (
-                    ["none"] if is_public else ["client_secret_basic", "client_secret_post"]
-                ),
-            }
-        )
 
 
 def _client_of(request: Request, form: Mapping[str, str]) -> tuple[str | None, str | None]:

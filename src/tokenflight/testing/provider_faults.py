@@ -36,7 +36,7 @@ class ProviderFaults:
 
     def hold(self, endpoint: Endpoint, user_id: str | None, *, after: bool) -> Gate:
         """Return a new gate at `endpoint`, for the requests of `user_id` if given."""
-        return self._plan.add_gate(_selector(endpoint, user_id), after=after)
+        return self._plan.add_gate(_selector(endpoint, user_id, after=after))
 
     async def reply_to(self, request: Request, act: Callable[[Request], Reply]) -> Reply | None:
         """Return the reply, or None where the connection is closed without one.
@@ -65,9 +65,9 @@ class ProviderFaults:
         return act(request)
 
 
-def _selector(endpoint: Endpoint, user_id: str | None) -> Selector:
+def _selector(endpoint: Endpoint, user_id: str | None, *, after: bool = False) -> Selector:
     if endpoint not in get_args(Endpoint):
         raise ConfigurationError(f"endpoint must be one of {get_args(Endpoint)}, not {endpoint!r}")
     if endpoint == "discovery" and user_id is not None:
         raise ConfigurationError("discovery is not about a user: leave user_id out")
-    return Selector(endpoint, user_id)
+    return Selector(endpoint, user_id, after)

@@ -66,6 +66,29 @@ def challenge(error: str | None = None, description: str | None = None, *, statu
     return text_reply(status, "No access", {"www-authenticate": f"Bearer {parameters}".rstrip()})
 
 
+def discovery_document(issuer: str, token_endpoint: str, *, is_public: bool) -> Reply:
+    """The members that OpenID Connect Discovery §3 requires; two of the URLs lead nowhere.
+
+    `is_public` is whether the provider's one client has no secret.
+    """
+    base = issuer.rstrip("/")
+    return json_reply(
+        {
+            "issuer": issuer,
+            "authorization_endpoint": f"{base}/authorize",
+            "token_endpoint": token_endpoint,
+            "jwks_uri": f"{base}/jwks",
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["refresh_token", "client_credentials"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "token_endpoint_auth_methods_supported": (
+                ["none"] if is_public else ["client_secret_basic", "client_secret_post"]
+            ),
+        }
+    )
+
+
 def with_issuer(document: Reply, issuer: str) -> Reply:
     """The discovery document `document` with another issuer."""
     return json_reply({**json.loads(document.body), "issuer": issuer})
