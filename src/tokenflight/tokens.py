@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, Self, SupportsIndex
+from typing import Any, Final, Self
 
+from tokenflight._redaction import ReadOnlyDict, Secret, is_nested_too_deeply, map_strings, redacted
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, StoreCorrupted
 
 FORMAT_VERSION: Final = 1
@@ -15,38 +16,7 @@ FORMAT_VERSION: Final = 1
 MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
 """A longer lifetime than this is a provider's way of saying "unknown"."""
 
-MAX_NESTING: Final = 50
-"""Levels of objects and arrays in a reply or a stored token set."""
-
-
-class _Secret(str):
-    """A string that `repr` hides, so that dataclass helpers, debuggers and rich tracebacks do not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def __getitem__(self, index: SupportsIndex | slice) -> "_Secret":
-        # A part too: tools cut long strings before they show them.
-        return _Secret(super().__getitem__(index))
-
-
-class _ReadOnlyDict(dict[str, object]):
-    """A dict that nobody writes to, so that all token sets without further members can share one."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("a TokenSet is read-only; make another one with dataclasses.replace")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, object]]]:
-        return type(self), (dict(self),)  # unpickled at once, as items can't be added to it
-
-
-_NO_EXTRA: Final = _ReadOnlyDict()
+_NO_EXTRA: Final = ReadOnlyDict[str, object]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +49,7 @@ class TokenSet:
     scope: str | None = None
     id_token: str | None = None
     issued_at: float | None = None
-    extra: Mapping[str, object] = field(default_factory=_ReadOnlyDict, hash=False)
+    extra: Mapping[str, object] = field(default_factory=ReadOnlyDict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.access_token, str) or not self.access_token:
@@ -96,8 +66,8 @@ class TokenSet:
                 raise ConfigurationError(f"{name} must be finite POSIX seconds or None, not a {type(value).__name__}")
         set_field = object.__setattr__  # the way a frozen dataclass sets its own fields
         for name in ("access_token", "refresh_token", "id_token"):
-            set_field(self, name, _strings_as(_Secret, getattr(self, name)))
-        set_field(self, "extra", _ReadOnlyDict(_hidden(self.extra)) if self.extra else _NO_EXTRA)
+            set_field(self, name, map_strings(Secret, getattr(self, name)))
+        set_field(self, "extra", ReadOnlyDict(redacted(self.extra)) if self.extra else _NO_EXTRA)
 
     def __repr__(self) -> str:
         held = [name for name in ("refresh_token", "id_token") if getattr(self, name) is not None]
@@ -129,7 +99,7 @@ class TokenSet:
         issued_at = time.time() if received_at is None else _seconds(received_at)
         if issued_at is None or isinstance(received_at, str):
             raise ConfigurationError(f"received_at must be POSIX seconds, not a {type(received_at).__name__}")
-        if _is_nested_too_deeply(response):
+        if is_nested_too_deeply(response):
             raise InvalidProviderResponse("the token reply is nested too deeply")
         access_token = _member(response, "access_token")
         if access_token is None:
@@ -164,7 +134,7 @@ class TokenSet:
             "scope": self.scope,
             "id_token": None if self.id_token is None else str(self.id_token),
             "issued_at": self.issued_at,
-            "extra": _strings_as(str, self.extra),
+            "extra": map_strings(str, self.extra),
         }
 
     @classmethod
@@ -196,7 +166,7 @@ class TokenSet:
         if not isinstance(access_token, str) or not access_token:
             raise StoreCorrupted("the stored token set has no access_token")
         extra = fields.get("extra")
-        if _is_nested_too_deeply(extra):
+        if is_nested_too_deeply(extra):
             raise StoreCorrupted("the stored token set is nested too deeply")
         return cls(
             access_token=access_token,
@@ -278,33 +248,6 @@ _FIELD_NAMES: Final = {
 _ISSUED_AT_NAMES: Final = ("issued_at", "obtained_at", "created_at", "saved_at")
 
 
-def _hidden(value: Any, levels: int = MAX_NESTING) -> Any:
-    """A copy of `value` with each string in it hidden. Raises `ConfigurationError` unless it is JSON, of few levels."""
-    match value:
-        case str():
-            return _Secret(value)
-        case Mapping() if levels and all(isinstance(key, str) for key in value):
-            return {key: _hidden(item, levels - 1) for key, item in value.items()}
-        case list() | tuple() if levels:
-            return [_hidden(item, levels - 1) for item in value]
-        case None | int() | float():
-            return value
-    raise ConfigurationError(f"extra must be JSON, nested {MAX_NESTING} levels at most: stores write it so")
-
-
-def _strings_as(kind: Callable[[str], str], value: Any) -> Any:
-    """`value`, a JSON value, with each string in it made a `kind`."""
-    match value:
-        case str():
-            return kind(value)
-        case Mapping():
-            return {key: _strings_as(kind, item) for key, item in value.items()}
-        case list() | tuple():
-            return [_strings_as(kind, item) for item in value]
-        case _:
-            return value
-
-
 def _text(value: object) -> str | None:
     """`value` if it is a string with something in it."""
     return value if isinstance(value, str) and value else None
@@ -370,16 +313,3 @@ def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None
     else:
         expires_at = 0.0 if issued_at is None else issued_at + lifetime
     return issued_at, _seconds(expires_at)  # a sum of two large numbers may be infinite
-
-
-def _is_nested_too_deeply(value: object, levels: int = MAX_NESTING) -> bool:
-    """Whether `value` has more than `levels` levels of objects and arrays: no provider's reply has."""
-    items: Iterable[object]
-    match value:
-        case Mapping():
-            items = value.values()
-        case list() | tuple():
-            items = value
-        case _:
-            return False
-    return not levels or any(_is_nested_too_deeply(item, levels - 1) for item in items)
