@@ -13,8 +13,13 @@ import time_machine
 from hypothesis import given
 
 from kit.strategies import json_values, token_sets
-from tokenflight import RefreshPolicy, TokenRefresher
-from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired
+from tokenflight import RefreshPolicy, TokenRefresher, TokenStore
+from tokenflight.errors import (
+    ConfigurationError,
+    InvalidProviderResponse,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+)
 from tokenflight.policy import Freshness, is_servable, judge
 from tokenflight.testing import FakeProvider, ServerError
 from tokenflight.tokens import TokenSet
@@ -341,6 +346,19 @@ async def test_a_refresh_token_alone_that_the_provider_refuses_sends_the_user_th
 
     with pytest.raises(ReauthenticationRequired):
         await refresher.get_valid_token("alice")
+
+
+async def test_a_providers_renewal_without_an_access_token_is_an_error_and_not_handed_out(store: TokenStore) -> None:
+    class Careless:
+        name = "careless"
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            return TokenSet("", refresh_token="rt2")
+
+    async with TokenRefresher(Careless(), store) as refresher:
+        await refresher.save_tokens("alice", TokenSet("", refresh_token="rt"))
+        with pytest.raises(InvalidProviderResponse, match="with an access token"):
+            await refresher.get_valid_token("alice")
 
 
 async def test_t4_a_refresh_token_alone_does_not_stand_in_for_a_renewal_that_failed(

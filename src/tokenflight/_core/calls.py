@@ -18,7 +18,7 @@ async def ask(provider: Provider, key: TokenKey, tokens: TokenSet | None) -> Tok
         raise failures.in_the_tree(exc, key)  # noqa: B904 - something that it waited for was cancelled, not the flight
     except Exception as exc:  # noqa: BLE001 - it may raise anything
         raise failures.in_the_tree(exc, key)  # noqa: B904 - the cause is set
-    if not isinstance(renewed, TokenSet):
+    if not isinstance(renewed, TokenSet) or not renewed.access_token:  # an empty access token is never handed out
         raise failures.no_token_set(key, renewed)
     return renewed
 

@@ -11,7 +11,7 @@ from tokenflight.errors import (
     TokenflightError,
     TokenRefreshError,
 )
-from tokenflight.tokens import TokenKey
+from tokenflight.tokens import TokenKey, TokenSet
 
 FLIGHT_DEADLINE_SECONDS: Final = 120.0
 """How long a flight waits for its turn, and then, anew, for the provider's answer."""
@@ -95,8 +95,9 @@ def still_unsaved(key: TokenKey) -> StoreUnavailable:
 
 def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     """Somebody's own provider broke its contract."""
+    what = "one without" if isinstance(returned, TokenSet) else f"a {type(returned).__name__}"
     return InvalidProviderResponse(
-        f"the provider {key.provider} must return a TokenSet from renew, not a {type(returned).__name__}",
+        f"the provider {key.provider} must return a TokenSet with an access token from renew, not {what}",
         user_id=key.user_id,
         provider=key.provider,
     )
