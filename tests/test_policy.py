@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenflight._token_times import MAX_CLOCK_SKEW_SECONDS
 from tokenflight.errors import ConfigurationError
 from tokenflight.policy import (
     LEAST_LIFE_SECONDS,
     Freshness,
     RefreshPolicy,
+    expiry_of,
+    fresh_from,
     fresh_until,
     judge,
     user_jitter,
@@ -36,6 +39,7 @@ policies = st.builds(
     max_buffer_fraction=st.floats(0, 1),
 )
 lifetimes = st.floats(1, 30 * 86_400)
+ages = st.floats(-MAX_CLOCK_SKEW_SECONDS, 40 * 86_400)
 jitters = st.floats(0, 1)
 
 
@@ -45,8 +49,9 @@ def issued_now(lifetime: float) -> TokenSet:
 
 @st.composite
 def token_sets(draw: st.DrawFn) -> TokenSet:
-    """A token set whose expiry is known; when it was issued may be not."""
+    """A token set whose expiry is known; when it was issued may be not, and when to renew it ahead may be told."""
     tokens = issued_now(draw(lifetimes))
+    tokens = dataclasses.replace(tokens, refresh_at=draw(st.none() | st.floats(NOW, NOW + 40 * 86_400)))
     return tokens if draw(st.booleans()) else dataclasses.replace(tokens, issued_at=None)
 
 
@@ -94,7 +99,7 @@ def test_r5_each_boundary_belongs_to_the_better_verdict_and_the_next_instant_doe
     assert judge(tokens, policy, math.nextafter(due, math.inf)) is after_due
 
 
-@given(token_sets(), policies, jitters, st.floats(0, 7200), st.floats(-HOUR, 40 * 86_400), st.floats(0, 86_400))
+@given(token_sets(), policies, jitters, st.floats(0, 7200), ages, st.floats(0, 86_400))
 def test_r5_a_token_set_never_gets_fresher_with_time(
     tokens: TokenSet, policy: RefreshPolicy, jitter: float, min_validity: float, age: float, later: float
 ) -> None:
@@ -104,13 +109,14 @@ def test_r5_a_token_set_never_gets_fresher_with_time(
     assert OLDER.index(verdict) <= OLDER.index(verdict_later)
 
 
-@given(token_sets(), policies, jitters, st.floats(-HOUR, 40 * 86_400))
+@given(token_sets(), policies, jitters, ages)
 def test_the_last_fresh_moment_is_the_one_the_judge_means(
     tokens: TokenSet, policy: RefreshPolicy, jitter: float, age: float
 ) -> None:
     last = fresh_until(tokens, policy, jitter=jitter)
 
-    assert judge(tokens, policy, last, jitter=jitter) is Freshness.FRESH
+    if last >= fresh_from(tokens):
+        assert judge(tokens, policy, last, jitter=jitter) is Freshness.FRESH
     assert judge(tokens, policy, math.nextafter(last, math.inf), jitter=jitter) is not Freshness.FRESH
     assert (judge(tokens, policy, NOW + age, jitter=jitter) is Freshness.FRESH) == (NOW + age <= last)
 
@@ -167,7 +173,8 @@ def test_r4_the_buffers_never_exceed_their_share_of_the_lifetime(
     last = fresh_until(tokens, policy, jitter=jitter)
 
     assert last >= NOW + lifetime - longest * 1.5 - 1e-6
-    assert judge(tokens, policy, min(NOW + lifetime - longest, last), jitter=jitter) is Freshness.FRESH
+    if (still_fresh := min(NOW + lifetime - longest, last)) >= fresh_from(tokens):
+        assert judge(tokens, policy, still_fresh, jitter=jitter) is Freshness.FRESH
 
 
 # The life a caller needs
@@ -223,6 +230,131 @@ def test_with_enough_life_left_for_the_caller_and_the_buffer_a_token_is_not_due(
         assert not verdict.is_good
 
 
+# A lifetime that the provider does not tell
+
+
+UNTOLD = TokenSet("at", refresh_token="rt", issued_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("age", "verdict"),
+    [(0, Freshness.FRESH), (3000, Freshness.FRESH), (3001, Freshness.AGING), (3301, Freshness.DUE)],
+)
+def test_v4_a_token_whose_lifetime_nobody_tells_is_judged_as_one_of_the_assumed_lifetime(
+    age: float, verdict: Freshness
+) -> None:
+    assert judge(UNTOLD, DEFAULT, NOW + age) is verdict
+    assert judge(issued_now(HOUR), DEFAULT, NOW + age) is verdict
+
+
+@given(lifetimes, policies, jitters, ages)
+def test_v4_the_assumed_lifetime_is_as_good_as_a_told_one(
+    lifetime: float, policy: RefreshPolicy, jitter: float, age: float
+) -> None:
+    policy = dataclasses.replace(policy, assumed_lifetime=lifetime)
+
+    told, untold = issued_now(lifetime), UNTOLD
+    told = dataclasses.replace(told, expires_at=NOW + lifetime)
+
+    assert fresh_until(untold, policy, jitter=jitter) == pytest.approx(fresh_until(told, policy, jitter=jitter))
+    assert expiry_of(untold, policy) == expiry_of(told, policy)
+
+
+def test_v4_a_token_of_untold_lifetime_and_age_is_due() -> None:
+    tokens = TokenSet("at", refresh_token="rt")
+
+    assert judge(tokens, DEFAULT, NOW) is Freshness.DUE
+    assert fresh_until(tokens, DEFAULT) == -math.inf
+
+
+def test_v4_a_token_of_untold_lifetime_that_nothing_can_renew_is_fresh() -> None:
+    assert judge(TokenSet("at"), DEFAULT, NOW) is Freshness.FRESH
+
+
+def test_v4_t4_a_token_whose_expiry_is_only_assumed_may_stand_in_for_a_failed_renewal() -> None:
+    assert judge(UNTOLD, DEFAULT, NOW + 10 * HOUR) is Freshness.DUE
+
+
+def test_needing_more_life_than_is_assumed_does_not_renew_on_every_call() -> None:
+    assert judge(UNTOLD, DEFAULT, NOW + 1, min_validity=10 * HOUR) is Freshness.FRESH
+
+
+# Without an access token
+
+
+REFRESH_TOKEN_ALONE = TokenSet("", refresh_token="rt", issued_at=NOW, expires_at=NOW + HOUR)
+
+
+@given(policies, jitters, ages)
+def test_a_refresh_token_alone_is_due_at_any_time_and_never_stands_in(
+    policy: RefreshPolicy, jitter: float, age: float
+) -> None:
+    assert judge(REFRESH_TOKEN_ALONE, policy, NOW + age, jitter=jitter) is Freshness.EXPIRED
+    assert fresh_until(REFRESH_TOKEN_ALONE, policy, jitter=jitter) == -math.inf
+
+
+# Renewing when the provider says so
+
+
+HALF_A_DAY = TokenSet("at", issued_at=NOW, expires_at=NOW + 86_399, refresh_at=NOW + 43_199)
+
+
+@pytest.mark.parametrize(
+    ("age", "verdict"),
+    [(43_199, Freshness.FRESH), (43_200, Freshness.AGING), (86_099, Freshness.AGING), (86_100, Freshness.DUE)],
+)
+def test_the_window_for_renewing_ahead_begins_when_the_provider_says(age: float, verdict: Freshness) -> None:
+    assert judge(HALF_A_DAY, DEFAULT, NOW + age) is verdict
+
+
+def test_t8_users_keep_points_of_their_own_in_a_window_that_the_provider_moved() -> None:
+    assert fresh_until(HALF_A_DAY, DEFAULT, jitter=0.25) == NOW + 43_199 + 225
+
+
+@pytest.mark.parametrize("refresh_at", [NOW + 86_398, NOW + 10 * 86_400])
+def test_a_provider_that_says_to_renew_late_does_not_put_off_the_moment_when_a_token_is_due(refresh_at: float) -> None:
+    tokens = dataclasses.replace(HALF_A_DAY, refresh_at=refresh_at)
+
+    assert fresh_until(tokens, DEFAULT, jitter=0.5) == NOW + 86_399 - 300
+    assert judge(tokens, DEFAULT, NOW + 86_100) is Freshness.DUE
+
+
+# Clocks that were wrong
+
+
+@pytest.mark.parametrize("ahead", [61, 600, 365 * 86_400])
+def test_c1_a_token_set_that_a_clock_ahead_of_ours_issued_is_due(ahead: float) -> None:
+    tokens = TokenSet("at", issued_at=NOW + ahead, expires_at=NOW + ahead + HOUR)
+
+    assert judge(tokens, DEFAULT, NOW) is Freshness.DUE
+    assert judge(tokens, DEFAULT, NOW, min_validity=60) is Freshness.DUE
+
+
+@pytest.mark.parametrize("ahead", [-3000, 0, 1, 60])
+def test_c1_clocks_that_are_a_little_apart_do_no_harm(ahead: float) -> None:
+    assert judge(TokenSet("at", issued_at=NOW + ahead, expires_at=NOW + ahead + HOUR), DEFAULT, NOW) is Freshness.FRESH
+
+
+@given(lifetimes, policies, st.floats(-30 * 86_400, 30 * 86_400))
+def test_c1_no_token_with_more_life_left_than_its_lifetime_is_fresh(
+    lifetime: float, policy: RefreshPolicy, age: float
+) -> None:
+    tokens = issued_now(lifetime)
+    life_left = lifetime - age
+
+    if life_left > lifetime + MAX_CLOCK_SKEW_SECONDS + 1:
+        assert judge(tokens, policy, NOW + age) is Freshness.DUE
+
+
+def test_c1_the_first_fresh_moment_is_the_one_the_judge_means() -> None:
+    tokens = issued_now(HOUR)
+    first = fresh_from(tokens)
+
+    assert judge(tokens, DEFAULT, first) is Freshness.FRESH
+    assert judge(tokens, DEFAULT, math.nextafter(first, 0)) is Freshness.DUE
+    assert fresh_from(TokenSet("at")) == -math.inf
+
+
 # Standing in for a failed renewal
 
 
@@ -276,6 +408,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "expiry_buffer": 300,
         "refresh_ahead": 300,
         "max_buffer_fraction": 0.25,
+        "assumed_lifetime": 3600,
         "cache_ttl": 60,
         "max_cached_users": 100_000,
         "max_concurrent_renewals": 32,
@@ -311,7 +444,9 @@ def test_a_number_outside_its_range_is_refused_and_the_field_is_named(field: str
         RefreshPolicy(**{field: value})
 
 
-@pytest.mark.parametrize("field", ["expiry_buffer", "refresh_ahead", "max_buffer_fraction", "cache_ttl"])
+@pytest.mark.parametrize(
+    "field", ["expiry_buffer", "refresh_ahead", "max_buffer_fraction", "assumed_lifetime", "cache_ttl"]
+)
 def test_nothing_is_a_valid_length_of_time(field: str) -> None:
     settings_: dict[str, Any] = {field: 0}
 

@@ -146,10 +146,15 @@ def test_r6_a_refresh_token_that_could_never_be_sent_is_refused(token: object) -
         read(refresh_token=token)
 
 
-@pytest.mark.parametrize("token_type", ["mac", "N_A", 5, ["Bearer"], {"is": "Bearer"}])
-def test_r6_a_token_type_other_than_bearer_or_dpop_is_refused(token_type: object) -> None:
+@pytest.mark.parametrize("token_type", ["mac", "MAC", "pop", "hok", 5, ["Bearer"], {"is": "Bearer"}])
+def test_r6_a_token_type_that_is_no_text_or_demands_a_proof_other_than_dpop_is_refused(token_type: object) -> None:
     with pytest.raises(InvalidProviderResponse, match="token_type"):
         read(token_type=token_type)
+
+
+@pytest.mark.parametrize("token_type", ["bot", "User Access Token", "N_A", "urn:x"])
+def test_v1_a_token_type_that_nobody_knows_is_that_of_a_bearer_token(token_type: object) -> None:
+    assert read(token_type=token_type).token_type == "Bearer"
 
 
 @pytest.mark.parametrize("token_type", ["Bearer", "bearer", "BEARER", "DPoP", "dpop"])
@@ -281,6 +286,8 @@ WRONG_VALUES: dict[str, list[object]] = {
     "id_token": WRONG_TEXTS,
     "expires_at": WRONG_SECONDS,
     "issued_at": WRONG_SECONDS,
+    "refresh_token_expires_at": WRONG_SECONDS,
+    "refresh_at": WRONG_SECONDS,
     "extra": [None, ["x"], "text", 5],
 }
 
@@ -326,7 +333,8 @@ def test_equal_token_sets_have_equal_hashes(tokens: TokenSet) -> None:
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_token_sets_that_differ_in_one_field_are_not_equal(field: str) -> None:
-    changed: Any = {"expires_at": 5, "issued_at": 5, "extra": {"k": "v"}, "token_type": "DPoP"}.get(field, "other")
+    times = {"expires_at": 5, "issued_at": 5, "refresh_token_expires_at": 5, "refresh_at": 5}
+    changed: Any = {**times, "extra": {"k": "v"}, "token_type": "DPoP"}.get(field, "other")
 
     assert dataclasses.replace(HELD, **{field: changed}) != HELD
 

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,8 +23,17 @@ DEEPER_THAN_THE_STACK = 5_000
 UNPRINTABLE = 10**5_000
 """More digits than Python is willing to print."""
 
+pytestmark = pytest.mark.usefixtures("at_now")
+
 FIELDS = [field.name for field in dataclasses.fields(TokenSet)]
 OLDER_FIELDS = ["expires_in", "obtained_at", "accessToken", "expiresAt", "token", "expiry", "format_version"]
+
+
+@pytest.fixture(scope="module")
+def at_now() -> Iterator[None]:
+    """The clock stands still at `NOW`: of what began later, nobody knows when it began."""
+    with time_machine.travel(NOW, tick=False):
+        yield
 
 
 def stored(**fields: Any) -> TokenSet:
@@ -68,10 +79,13 @@ def test_a_record_that_is_no_object_is_corrupted(data: Any) -> None:
         TokenSet.from_dict(data)
 
 
-@pytest.mark.parametrize("data", [{}, {"access_token": ""}, {"access_token": 5}, {"refresh_token": "rt"}])
-def test_a_record_without_an_access_token_is_corrupted(data: dict[str, object]) -> None:
+@pytest.mark.parametrize("data", [{}, {"access_token": ""}, {"access_token": 5}, {"refresh_token": ""}])
+@pytest.mark.parametrize("version", [{}, {"format_version": 1}])
+def test_a_record_with_neither_an_access_token_nor_a_refresh_token_is_corrupted(
+    data: dict[str, object], version: dict[str, object]
+) -> None:
     with pytest.raises(StoreCorrupted, match="no access_token"):
-        TokenSet.from_dict(data)
+        TokenSet.from_dict(version | data)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS + OLDER_FIELDS), json_values, max_size=6))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Final
 
+from tokenflight._token_times import MAX_CLOCK_SKEW_SECONDS
 from tokenflight.errors import ConfigurationError
 from tokenflight.tokens import TokenSet
 
@@ -23,9 +24,11 @@ class RefreshPolicy:
     `expiry_buffer`: with less life left than this, a caller waits for the renewal.
     `refresh_ahead`: up to this much earlier still, the current token is returned and renewed in the background.
     Each user's own point in this window is a stable hash of the user, so that users who logged in together drift
-    apart.
+    apart. Where the provider says when to renew ahead (`TokenSet.refresh_at`), the window begins at that moment.
     `max_buffer_fraction`: `expiry_buffer` never exceeds this share of the token's lifetime, nor `refresh_ahead` half
     of this share, so that a token of a minute is not renewed on every call.
+    `assumed_lifetime`: how long a token lives whose provider does not say, counted from `TokenSet.issued_at`, if there
+    is a refresh token to renew it with. Where that moment is unknown too, the token is due.
     `cache_ttl`: how long the copy in memory is trusted before the store is read again, so that a logout or a renewal
     elsewhere is seen; None trusts it until the token is due.
     `max_cached_users`: how many users' token sets stay in memory; one more costs the oldest a read of the store.
@@ -36,6 +39,7 @@ class RefreshPolicy:
     expiry_buffer: float = 300
     refresh_ahead: float = 300
     max_buffer_fraction: float = 0.25
+    assumed_lifetime: float = 3600
     cache_ttl: float | None = 60
     max_cached_users: int = 100_000
     max_concurrent_renewals: int = 32
@@ -78,21 +82,50 @@ def judge(
     """Say how fresh `tokens` is at `now` (POSIX seconds).
 
     `jitter`, from 0 to 1, is the share of the `refresh_ahead` window that applies to the user. `min_validity` is how
-    many seconds of life the caller needs. A token set without a known expiry is fresh.
+    many seconds of life the caller needs. A token set whose expiry is neither known nor assumed is fresh.
     """
-    if now <= _due_at(tokens, policy, min_validity):
+    if fresh_from(tokens) <= now <= _due_at(tokens, policy, min_validity):
         return Freshness.FRESH if now <= fresh_until(tokens, policy, jitter=jitter) else Freshness.AGING
-    if tokens.expires_at is None or tokens.expires_at - now > LEAST_LIFE_SECONDS:
-        return Freshness.DUE
-    return Freshness.EXPIRED
+    if not tokens.access_token or (tokens.expires_at is not None and tokens.expires_at - now <= LEAST_LIFE_SECONDS):
+        return Freshness.EXPIRED
+    return Freshness.DUE  # also after an expiry that is only assumed: the token may well live on
+
+
+def expiry_of(tokens: TokenSet, policy: RefreshPolicy) -> float:
+    """When `tokens` expires, in POSIX seconds, as far as it tells; otherwise when `policy` assumes that it does.
+
+    Infinity without a refresh token, because then no renewal could come before the API's refusal. Minus infinity where
+    there is no access token yet, or where no one can tell how old it is.
+    """
+    if not tokens.access_token:
+        return -math.inf
+    if tokens.expires_at is not None:
+        return tokens.expires_at
+    if tokens.refresh_token is None:
+        return math.inf
+    return -math.inf if tokens.issued_at is None else tokens.issued_at + policy.assumed_lifetime
+
+
+def fresh_from(tokens: TokenSet) -> float:
+    """The first moment, in POSIX seconds, at which `judge` finds `tokens` fresh; minus infinity where unknown.
+
+    Before that moment the token set was issued in the future, or, which is the same, has more life left than its
+    lifetime: the clock of the host that renewed it was ahead, and its expiry is as wrong. `MAX_CLOCK_SKEW_SECONDS` says
+    how far clocks may be apart.
+    """
+    return -math.inf if tokens.issued_at is None else tokens.issued_at - MAX_CLOCK_SKEW_SECONDS
 
 
 def fresh_until(tokens: TokenSet, policy: RefreshPolicy, *, jitter: float = 1.0) -> float:
-    """The last moment, in POSIX seconds, at which `judge` finds `tokens` fresh; infinity without a known expiry."""
+    """The last moment, in POSIX seconds, at which `judge` finds `tokens` fresh; infinity without an expiry."""
+    due_at = _due_at(tokens, policy)
     ahead = policy.refresh_ahead
-    if tokens.lifetime is not None:
-        ahead = min(ahead, tokens.lifetime * policy.max_buffer_fraction / 2)
-    return _due_at(tokens, policy) - ahead * jitter
+    lifetime = _lifetime_of(tokens, policy)
+    if lifetime is not None:
+        ahead = min(ahead, lifetime * policy.max_buffer_fraction / 2)
+    if tokens.refresh_at is not None:
+        return min(tokens.refresh_at + ahead * (1 - jitter), due_at)
+    return due_at - ahead * jitter
 
 
 def user_jitter(user_id: str) -> float:
@@ -102,12 +135,17 @@ def user_jitter(user_id: str) -> float:
 
 
 def _due_at(tokens: TokenSet, policy: RefreshPolicy, min_validity: float = 0.0) -> float:
-    if tokens.expires_at is None:
-        return math.inf
     buffer = policy.expiry_buffer
-    lifetime = tokens.lifetime
+    lifetime = _lifetime_of(tokens, policy)
     if lifetime is not None:
         buffer = min(buffer, lifetime * policy.max_buffer_fraction)
         if min_validity >= lifetime:  # no renewal can give that much: do not renew on every call in the attempt
             min_validity = lifetime * 0.75
-    return tokens.expires_at - max(buffer, min_validity)
+    expires_at = expiry_of(tokens, policy)
+    return expires_at if math.isinf(expires_at) else expires_at - max(buffer, min_validity)
+
+
+def _lifetime_of(tokens: TokenSet, policy: RefreshPolicy) -> float | None:
+    """How many seconds `tokens` lives in all, known or assumed; None where that is neither."""
+    is_assumed = tokens.expires_at is None and tokens.refresh_token is not None and tokens.issued_at is not None
+    return policy.assumed_lifetime if is_assumed else tokens.lifetime

@@ -127,8 +127,7 @@ class TokenRefresher:
         require_kind("tokens", tokens, TokenSet)
         entry = self._entries.get(user_id)
         is_known = entry is not None and entry.supersedes(tokens)
-        has_known_expiry = tokens.expires_at is not None or tokens.refresh_token is None
-        if not is_known and has_known_expiry and self._state.judge(user_id, tokens).is_good:
+        if not is_known and self._state.judge(user_id, tokens).is_good:
             return TokenResult(tokens, should_update=False)
         current = await self._obtain(user_id, Requirement(held=tokens))
         is_same = (current.access_token, current.refresh_token) == (tokens.access_token, tokens.refresh_token)
@@ -318,14 +317,8 @@ class TokenRefresher:
         state, user_id = self._state, key.user_id
         entry = self._entries.get(user_id)
         record = entry.record if entry is not None and entry.is_current(_now()) else await state.records.load(key)
-        if record is None:
-            return False  # logged out while the sweep was on its way
-        if record.tokens.expires_at is None:  # without an age, it is due when this process first sees it
-            is_due = record.tokens.refresh_token is not None and entry is None
-        else:
-            is_due = not state.judge(user_id, record.tokens, later=within).is_good
-        if not is_due:
-            return False
+        if record is None or state.judge(user_id, record.tokens, later=within).is_good:
+            return False  # logged out while the sweep was on its way, or good for longer
         while True:
             try:
                 await self._obtain(user_id, Requirement(replacing=record.tokens))

@@ -1,55 +1,40 @@
 """The token set: what a token endpoint returned for one user, as plain, frozen, redacted data."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, Self, SupportsIndex, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
 
+from tokenflight._jwt import unverified_claims
+from tokenflight._redaction import ReadOnlyDict, Secret, is_nested_too_deeply, map_strings, redacted
+from tokenflight._token_shapes import (
+    PROOF_TOKEN_TYPES,
+    REPLY_MEMBERS,
+    STORED_MEMBERS,
+    Members,
+    other_members,
+    scope,
+    text,
+    token_type,
+)
+from tokenflight._token_times import MAX_LIFETIME_SECONDS, number
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, StoreCorrupted
 
-K = TypeVar("K")
-V = TypeVar("V")
+__all__ = [
+    "DEFAULT_TARGET",
+    "FORMAT_VERSION",
+    "MAX_LIFETIME_SECONDS",
+    "Target",
+    "TokenKey",
+    "TokenResult",
+    "TokenSet",
+]
 
 FORMAT_VERSION: Final = 1
 """Version of what `TokenSet.to_dict` writes."""
 
-MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
-"""A longer lifetime than this is a provider's way of saying "unknown"."""
-
-MAX_NESTING: Final = 50
-"""Levels of objects and arrays in a reply or a stored token set."""
-
-
-class _Secret(str):
-    """A string that `repr` hides, so that dataclass helpers, debuggers and rich tracebacks do not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def __getitem__(self, index: SupportsIndex | slice) -> "_Secret":
-        # A part too: tools cut long strings before they show them.
-        return _Secret(super().__getitem__(index))
-
-
-class ReadOnlyDict(dict[K, V]):
-    """A dict that refuses every write, so that all values without an item can share one."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("this is read-only; make another one with dataclasses.replace")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[K, V]]]:
-        return type(self), (dict(self),)  # unpickled at once, as items can't be added to it
-
-
 _NO_EXTRA: Final = ReadOnlyDict[str, object]()
+_TIMES: Final = ("expires_at", "issued_at", "refresh_token_expires_at", "refresh_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +80,14 @@ DEFAULT_TARGET: Final = Target()
 class TokenSet:
     """What a token endpoint returned for a user (RFC 6749 §5.1).
 
-    `expires_at` and `issued_at` are POSIX seconds, or None where unknown; `issued_at` is the moment the token
-    request was sent. `extra` holds the reply's other members, read-only. No secret shows in `repr`,
-    in a formatted string, or in what `dataclasses.asdict` prints.
+    `expires_at`, `issued_at`, `refresh_token_expires_at` and `refresh_at` are POSIX seconds, or None where unknown.
+    `issued_at` is the moment the token request was sent, and `refresh_at` the moment from which on the provider wants
+    the access token renewed ahead of time. `extra` holds the reply's other members, read-only. No secret shows in
+    `repr`, in a formatted string, or in what `dataclasses.asdict` prints.
+
+    A program that has a refresh token and no access token yet leaves `access_token` empty. Such a set only says how to
+    get an access token: it is never valid, so a refresher renews it before it hands anything out. It needs a
+    `refresh_token`, and `from_response` never makes one.
     """
 
     access_token: str
@@ -108,10 +98,12 @@ class TokenSet:
     id_token: str | None = None
     issued_at: float | None = None
     extra: Mapping[str, object] = field(default_factory=ReadOnlyDict, hash=False)
+    refresh_token_expires_at: float | None = None
+    refresh_at: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.access_token, str) or not self.access_token:
-            raise ConfigurationError("access_token must be a non-empty string")
+        if not isinstance(self.access_token, str) or not (self.access_token or self.refresh_token):
+            raise ConfigurationError("access_token must be a non-empty string, or empty beside a refresh_token")
         if not isinstance(self.token_type, str) or not self.token_type:
             raise ConfigurationError("token_type must be a non-empty string")
         if not isinstance(self.extra, Mapping):
@@ -119,19 +111,22 @@ class TokenSet:
         for name in ("refresh_token", "scope", "id_token"):
             if not isinstance(value := getattr(self, name), str | None):
                 raise ConfigurationError(f"{name} must be a string or None, not {type(value).__name__}")
-        for name in ("expires_at", "issued_at"):
-            if (value := getattr(self, name)) is not None and (isinstance(value, str) or _seconds(value) is None):
+        for name in _TIMES:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or number(value) is None):
                 raise ConfigurationError(f"{name} must be finite POSIX seconds or None, not a {type(value).__name__}")
         set_field = object.__setattr__  # the way a frozen dataclass sets its own fields
         for name in ("access_token", "refresh_token", "id_token"):
-            set_field(self, name, _strings_as(_Secret, getattr(self, name)))
-        set_field(self, "extra", ReadOnlyDict(_hidden(self.extra)) if self.extra else _NO_EXTRA)
+            set_field(self, name, map_strings(Secret, getattr(self, name)))
+        set_field(self, "extra", ReadOnlyDict(redacted(self.extra)) if self.extra else _NO_EXTRA)
 
     def __repr__(self) -> str:
+        times = [name for name in ("refresh_at", "refresh_token_expires_at") if getattr(self, name) is not None]
         held = [name for name in ("refresh_token", "id_token") if getattr(self, name) is not None]
         return (
-            f"<TokenSet {self.token_type} expires_at={self.expires_at} scope={self.scope!r}"
-            f"{''.join(f' +{name}' for name in held)}>"
+            f"<TokenSet {self.token_type} expires_at={self.expires_at}"
+            f"{''.join(f' {name}={getattr(self, name)}' for name in times)} scope={self.scope!r}"
+            f"{''.join(f' +{name}' for name in held)}{'' if self.access_token else ' -access_token'}>"
         )
 
     @property
@@ -149,36 +144,37 @@ class TokenSet:
         the request was *sent* where it is known, so that a slow reply never looks fresher than it is. A lifetime
         that makes no sense (missing, negative, zero, not a number, over ten years) becomes an unknown expiry.
 
-        Raises `InvalidProviderResponse` if there is no usable access token or the token type is neither Bearer
-        nor DPoP.
+        A token type that this library does not know is that of a bearer token. Raises `InvalidProviderResponse` if
+        there is no usable access token, or if its type demands a proof of possession other than DPoP (RFC 9449).
         """
         if not isinstance(response, Mapping):
             raise InvalidProviderResponse(f"the token reply is not a JSON object but {type(response).__name__}")
-        issued_at = time.time() if received_at is None else _seconds(received_at)
-        if issued_at is None or isinstance(received_at, str):
+        sent_at = time.time() if received_at is None else number(received_at)
+        if sent_at is None or isinstance(received_at, str):
             raise ConfigurationError(f"received_at must be POSIX seconds, not a {type(received_at).__name__}")
-        if _is_nested_too_deeply(response):
+        if is_nested_too_deeply(response):
             raise InvalidProviderResponse("the token reply is nested too deeply")
         access_token = _member(response, "access_token")
         if access_token is None:
             raise InvalidProviderResponse("the token reply has no usable access_token")
-        token_type = response.get("token_type") or "Bearer"
-        if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "dpop"}:
-            raise InvalidProviderResponse("the token reply has a token_type other than Bearer or DPoP")
-        lifetime = _seconds(response.get("expires_in"))
-        if lifetime is not None and lifetime > 0:
-            expires_at = _plausible(issued_at + lifetime, issued_at)
-        else:
-            expires_at = _plausible(_timestamp(response.get("expires_at")), issued_at)
+        stated_type = response.get("token_type") or ""
+        kind = token_type(stated_type)
+        if not isinstance(stated_type, str) or kind.lower() in PROOF_TOKEN_TYPES:
+            raise InvalidProviderResponse(
+                "the token reply has a token_type that is no text, or that demands a proof other than DPoP"
+            )
+        times = Members(response).reply_times(sent_at)
         return cls(
             access_token=access_token,
-            token_type=token_type,
-            expires_at=expires_at,
+            token_type=kind,
+            expires_at=times.expires_at,
             refresh_token=_member(response, "refresh_token", required=False),
-            scope=_scope(response.get("scope")),
-            id_token=_text(response.get("id_token")),
-            issued_at=issued_at,
-            extra={str(key): value for key, value in response.items() if key not in _RESPONSE_MEMBERS},
+            scope=scope(response.get("scope")),
+            id_token=text(response.get("id_token")),
+            issued_at=times.issued_at,
+            extra=other_members(response, REPLY_MEMBERS),
+            refresh_token_expires_at=times.refresh_token_expires_at,
+            refresh_at=times.refresh_at,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,72 +188,105 @@ class TokenSet:
             "scope": self.scope,
             "id_token": None if self.id_token is None else str(self.id_token),
             "issued_at": self.issued_at,
-            "extra": _strings_as(str, self.extra),
+            "refresh_token_expires_at": self.refresh_token_expires_at,
+            "refresh_at": self.refresh_at,
+            "extra": map_strings(str, self.extra),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote, or one of the older shapes other programs leave behind.
+        """Read what `to_dict` wrote, or the token set of one user as another program left it.
 
-        Those are: ``expires_at`` as a number, a numeric string, ISO 8601 or a `datetime`; ``expires_in`` beside
-        ``issued_at``, ``obtained_at``, ``created_at`` or ``saved_at`` (without one of them: already expired);
-        camelCase names; ``token_expires_at``; Google's ``token`` and ``expiry``. A malformed expiry reads as unknown.
+        Of the latter, names may be in camelCase. Times may be `datetime`, POSIX seconds or fractions of them, also as
+        text, or dates in one of the usual notations; a malformed one reads as unknown. ``expires_in`` counts from
+        ``issued_at`` or a member like it, and is over where there is none. Google's ``token`` and ``expiry``,
+        django-allauth's ``token_secret`` and lists of ``scopes`` are known. Members that mean nothing here live on in
+        `extra`, except for a client's secret. Files of several users are for `tokenflight.importers`.
 
-        Raises `StoreCorrupted` if there is no access token, or if a later version of the library wrote it.
+        Raises `StoreCorrupted` if there is neither an access token nor a refresh token, or if a later version of the
+        library wrote it.
         """
         if not isinstance(data, Mapping):
             raise StoreCorrupted(f"a stored token set must be a JSON object, not {type(data).__name__}")
-        version = data.get("format_version", FORMAT_VERSION)
+        if is_nested_too_deeply(data):
+            raise StoreCorrupted("the stored token set is nested too deeply")
+        if "format_version" not in data:
+            return cls._from_others_dict(data)
+        version = data["format_version"]
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise StoreCorrupted(
                 "the stored token set has a format version other than this tokenflight knows, which is "
                 f"{FORMAT_VERSION}: upgrade it",
                 code="unsupported_format",
             )
-        if "format_version" in data:
-            fields, issued_at, expires_at = data, _seconds(data.get("issued_at")), _seconds(data.get("expires_at"))
-        else:  # another program's
-            fields = {_FIELD_NAMES[key]: value for key, value in data.items() if key in _FIELD_NAMES} | dict(data)
-            issued_at, expires_at = _stored_times(fields)
-            expires_at = _plausible(expires_at, time.time() if issued_at is None else issued_at)
-        access_token = fields.get("access_token")
-        if not isinstance(access_token, str) or not access_token:
-            raise StoreCorrupted("the stored token set has no access_token")
-        extra = fields.get("extra")
-        if _is_nested_too_deeply(extra):
-            raise StoreCorrupted("the stored token set is nested too deeply")
+        extra = data.get("extra")
         return cls(
-            access_token=access_token,
-            token_type=_text(fields.get("token_type")) or "Bearer",
-            expires_at=expires_at,
-            refresh_token=_text(fields.get("refresh_token")),
-            scope=_scope(fields.get("scope")),
-            id_token=_text(fields.get("id_token")),
-            issued_at=issued_at,
-            extra={str(key): value for key, value in extra.items()} if isinstance(extra, Mapping) else {},
+            access_token=_stored_access_token(data.get("access_token"), data.get("refresh_token")),
+            token_type=text(data.get("token_type")) or "Bearer",
+            refresh_token=text(data.get("refresh_token")),
+            scope=scope(data.get("scope")),
+            id_token=text(data.get("id_token")),
+            extra=extra if isinstance(extra, Mapping) else _NO_EXTRA,
+            **{name: number(data.get(name)) for name in _TIMES},
+        )
+
+    @classmethod
+    def _from_others_dict(cls, data: Mapping[str, Any]) -> Self:
+        members, extra = Members(data), data.get("extra")
+        times = members.stored_times(time.time())
+        return cls(
+            access_token=_stored_access_token(members.access_token, members.refresh_token),
+            token_type=token_type(members.first(("token_type",), text)),
+            expires_at=times.expires_at,
+            refresh_token=members.refresh_token,
+            scope=members.scope,
+            id_token=members.first(("id_token",), text),
+            issued_at=times.issued_at,
+            extra=other_members(data, STORED_MEMBERS) | (dict(extra) if isinstance(extra, Mapping) else {}),
+            refresh_token_expires_at=times.refresh_token_expires_at,
+            refresh_at=times.refresh_at,
         )
 
     def carrying_over(self, previous: "TokenSet | None") -> "TokenSet":
-        """This renewed set, with what its reply left out taken from the set it replaces (RFC 6749 §6)."""
+        """This renewed set, with what its reply left out taken from the set it replaces (RFC 6749 §6).
+
+        How long the refresh token lives is carried over only while it stays the same.
+        """
         if previous is None:
             return self
-        return TokenSet(
-            access_token=self.access_token,
-            token_type=self.token_type,
-            expires_at=self.expires_at,
+        refresh_token_expires_at = self.refresh_token_expires_at
+        if refresh_token_expires_at is None and self.refresh_token in {None, previous.refresh_token}:
+            refresh_token_expires_at = previous.refresh_token_expires_at
+        return replace(
+            self,
             refresh_token=self.refresh_token or previous.refresh_token,
             scope=self.scope or previous.scope,
             id_token=self.id_token or previous.id_token,
-            issued_at=self.issued_at,
             extra={**previous.extra, **self.extra},
+            refresh_token_expires_at=refresh_token_expires_at,
         )
+
+    def after_login(self, previous: "TokenSet | None") -> "TokenSet":
+        """This set of a new login, with the refresh token of `previous` where the login brought none.
+
+        Google sends a refresh token at a user's first login only. It stays good, so a second login must not erase it.
+        Where the ``sub`` claims of the two ID tokens tell two users apart, or the login brought a refresh token,
+        nothing of `previous` is kept. Pass None as `previous` where its refresh token was refused.
+        """
+        if previous is None or previous.refresh_token is None or self.refresh_token is not None:
+            return self
+        subjects = {_subject(tokens) for tokens in (self, previous)} - {None}
+        if len(subjects) > 1:
+            return self
+        return replace(self.carrying_over(previous), scope=self.scope)  # another login may ask for another scope
 
     def supersedes(self, other: "TokenSet", *, spent: str | None = None) -> bool:
         """Whether this set is `other` itself or came after it, as far as the two tell.
 
         `spent` is the refresh token that this set was renewed with, None where unknown.
         """
-        if self.access_token == other.access_token or (spent is not None and other.refresh_token == spent):
+        is_same = self.access_token == other.access_token != ""
+        if is_same or (spent is not None and other.refresh_token == spent):
             return True
         for mine, theirs in ((self.issued_at, other.issued_at), (self.expires_at, other.expires_at)):
             if mine is not None and theirs is not None and mine != theirs:
@@ -286,58 +315,6 @@ class TokenResult:
         return self.tokens.expires_at
 
 
-_RESPONSE_MEMBERS: Final = frozenset(
-    {"access_token", "token_type", "expires_in", "expires_at", "refresh_token", "scope", "id_token"}
-)
-
-_FIELD_NAMES: Final = {
-    "accessToken": "access_token",
-    "refreshToken": "refresh_token",
-    "expiresAt": "expires_at",
-    "expiresIn": "expires_in",
-    "idToken": "id_token",
-    "tokenType": "token_type",
-    "token_expires_at": "expires_at",
-    "token": "access_token",
-    "expiry": "expires_at",
-}
-"""Older names of a field, and the field."""
-
-_ISSUED_AT_NAMES: Final = ("issued_at", "obtained_at", "created_at", "saved_at")
-
-
-def _hidden(value: Any, levels: int = MAX_NESTING) -> Any:
-    """A copy of `value` with each string in it hidden. Raises `ConfigurationError` unless it is JSON, of few levels."""
-    match value:
-        case str():
-            return _Secret(value)
-        case Mapping() if levels and all(isinstance(key, str) for key in value):
-            return {key: _hidden(item, levels - 1) for key, item in value.items()}
-        case list() | tuple() if levels:
-            return [_hidden(item, levels - 1) for item in value]
-        case None | int() | float():
-            return value
-    raise ConfigurationError(f"extra must be JSON, nested {MAX_NESTING} levels at most: stores write it so")
-
-
-def _strings_as(kind: Callable[[str], str], value: Any) -> Any:
-    """`value`, a JSON value, with each string in it made a `kind`."""
-    match value:
-        case str():
-            return kind(value)
-        case Mapping():
-            return {key: _strings_as(kind, item) for key, item in value.items()}
-        case list() | tuple():
-            return [_strings_as(kind, item) for item in value]
-        case _:
-            return value
-
-
-def _text(value: object) -> str | None:
-    """`value` if it is a string with something in it."""
-    return value if isinstance(value, str) and value else None
-
-
 def _member(response: Mapping[str, Any], name: str, *, required: bool = True) -> str | None:
     """A token in a reply: visible ASCII (RFC 6749 Appendix A), so that it can't break out of a header."""
     value = response.get(name)
@@ -348,66 +325,14 @@ def _member(response: Mapping[str, Any], name: str, *, required: bool = True) ->
     raise InvalidProviderResponse(f"the token reply has no usable {name}")
 
 
-def _scope(value: object) -> str | None:
-    """A scope as RFC 6749 §3.3 writes it; some providers send a list."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = " ".join(value)
-    return value if isinstance(value, str) and value else None
+def _stored_access_token(access_token: object, refresh_token: object) -> str:
+    """A stored access token, empty where there is none yet; raises `StoreCorrupted` if there is no way to get one."""
+    found = text(access_token)
+    if found is None and text(refresh_token) is None:
+        raise StoreCorrupted("the stored token set has no access_token, and no refresh_token to get one with")
+    return found or ""
 
 
-def _seconds(value: object) -> float | None:
-    """A finite number of seconds from a number or a numeric string, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    if not math.isfinite(seconds):
-        return None
-    return value if isinstance(value, int) else seconds
-
-
-def _timestamp(value: object) -> float | None:
-    """POSIX seconds from a number, a numeric string, ISO 8601 or a datetime (UTC where it has no zone), or None."""
-    seconds = _seconds(value)
-    if seconds is not None or not isinstance(value, str | datetime):
-        return seconds
-    try:
-        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _plausible(expires_at: float | None, issued_at: float) -> float | None:
-    """`expires_at` unless it is too far away to be meant, as where it is in milliseconds."""
-    if expires_at is None or expires_at - issued_at > MAX_LIFETIME_SECONDS:
-        return None
-    return expires_at
-
-
-def _stored_times(fields: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """``(issued_at, expires_at)`` of a stored token set, in POSIX seconds."""
-    times_issued = (at for name in _ISSUED_AT_NAMES if (at := _timestamp(fields.get(name))) is not None)
-    issued_at = next(times_issued, None)
-    if fields.get("expires_at") is not None:
-        expires_at = _timestamp(fields["expires_at"])
-    elif (lifetime := _seconds(fields.get("expires_in"))) is None:
-        expires_at = None
-    else:
-        expires_at = 0.0 if issued_at is None else issued_at + lifetime
-    return issued_at, _seconds(expires_at)  # a sum of two large numbers may be infinite
-
-
-def _is_nested_too_deeply(value: object, levels: int = MAX_NESTING) -> bool:
-    """Whether `value` has more than `levels` levels of objects and arrays: no provider's reply has."""
-    items: Iterable[object]
-    match value:
-        case Mapping():
-            items = value.values()
-        case list() | tuple():
-            items = value
-        case _:
-            return False
-    return not levels or any(_is_nested_too_deeply(item, levels - 1) for item in items)
+def _subject(tokens: TokenSet) -> str | None:
+    """The user whom the ID token of `tokens` names, or None where there is no such token or no name in it."""
+    return None if tokens.id_token is None else text(unverified_claims(tokens.id_token).get("sub"))

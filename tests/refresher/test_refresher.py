@@ -143,13 +143,14 @@ class TestFreshness:
             assert tokens.refresh_token == fake.current_refresh_token("alice")
         assert fake.requests() == 1
 
-    async def test_r3_a_token_without_known_expiry_is_due_when_first_loaded_and_then_valid_until_rejected(
+    async def test_v4_a_token_without_known_expiry_lives_for_as_long_as_the_policy_assumes(
         self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
     ) -> None:
         fake.lifetime = None
         key = TokenKey(provider.name, "alice")
-        await store.save(key, StoredTokens(login(fake, "alice", life_left=3600)))
-        await store.save(key, StoredTokens(replace(login(fake, "alice"), expires_at=None)))
+        await store.save(
+            key, StoredTokens(replace(login(fake, "alice"), expires_at=None, issued_at=time.time() - 3600))
+        )
         async with TokenRefresher(provider, store) as refresher:
             first = await refresher.get_valid_token("alice")
             assert fake.requests() == 1
@@ -157,8 +158,22 @@ class TestFreshness:
                 clock.shift(61)
                 assert await refresher.get_valid_token("alice") == first
             assert fake.requests() == 1
-            await refresher.get_valid_token("alice", rejected=first.access_token)
+            second = await refresher.get_valid_token("alice", rejected=first.access_token)
             assert fake.requests() == 2
+            clock.shift(3600)
+            assert await refresher.get_valid_token("alice") != second
+            assert fake.requests() == 3
+
+    async def test_v4_a_restart_renews_no_token_whose_expiry_is_only_assumed(
+        self, fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
+    ) -> None:
+        fake.lifetime = None
+        await store.save(TokenKey(provider.name, "alice"), StoredTokens(TokenSet.from_response(fake.login("alice"))))
+        for _ in range(5):
+            async with TokenRefresher(provider, store) as refresher:
+                await refresher.get_valid_token("alice")
+            clock.shift(60)
+        assert fake.requests() == 0
 
     async def test_a_token_that_never_expires_and_can_not_be_renewed_is_served(
         self, provider: OIDCProvider, store: TokenStore, events: list[TokenEvent], refresher: TokenRefresher
@@ -197,7 +212,7 @@ class TestFreshness:
             await here.get_valid_token("alice")
             newer = login(fake, "alice")
             await there.save_tokens("alice", newer)
-            clock.shift(-3600)
+            clock.shift(-30)  # by more, and the token set itself would be one issued in the future
             assert await here.get_valid_token("alice") == newer
 
 

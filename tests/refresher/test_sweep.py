@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 import time_machine
@@ -150,7 +151,9 @@ async def test_a_token_set_of_unknown_age_is_renewed_by_a_sweep_once(
     fake: FakeProvider, provider: OIDCProvider, store: CountingStore
 ) -> None:
     fake.lifetime = None
-    await store.save(TokenKey(provider.name, "alice"), StoredTokens(TokenSet.from_response(fake.login("alice"))))
+    await store.save(
+        TokenKey(provider.name, "alice"), StoredTokens(replace(login(fake, "alice"), expires_at=None, issued_at=None))
+    )
     async with TokenRefresher(provider, store) as refresher:
         for renewed in (True, False):
             assert (await outcomes_of(refresher.sweep()))["alice"].renewed is renewed

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from tokenflight._core.limits import Limits
 from tokenflight._core.rejections import Rejections
-from tokenflight.policy import RefreshPolicy, fresh_until, user_jitter
+from tokenflight.policy import RefreshPolicy, fresh_from, fresh_until, user_jitter
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenSet
 
@@ -108,7 +108,7 @@ class TokenCache:
         previous = self.entries.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         if spent is None and previous is not None and previous.tokens.refresh_token == record.tokens.refresh_token:
             spent = previous.spent
-        if self.is_rejected(user_id, record.tokens):
+        if self.is_rejected(user_id, record.tokens) or since < fresh_from(record.tokens):
             until = -math.inf
         else:
             until = min(fresh_until(record.tokens, self._policy, jitter=user_jitter(user_id)), since + ttl)

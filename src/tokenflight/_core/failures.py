@@ -9,7 +9,7 @@ from tokenflight.errors import (
     TokenflightError,
     TokenRefreshError,
 )
-from tokenflight.tokens import TokenKey
+from tokenflight.tokens import TokenKey, TokenSet
 
 
 def closed() -> ConfigurationError:
@@ -90,8 +90,9 @@ def still_unsaved(key: TokenKey) -> StoreUnavailable:
 
 def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     """A third party's provider broke its contract."""
+    what = "one without" if isinstance(returned, TokenSet) else f"a {type(returned).__name__}"
     return InvalidProviderResponse(
-        f"the provider {key.provider} must return a TokenSet from renew, not a {type(returned).__name__}",
+        f"the provider {key.provider} must return a TokenSet with an access token from renew, not {what}",
         user_id=key.user_id,
         provider=key.provider,
     )

@@ -19,6 +19,6 @@ async def call_provider(provider: BaseProvider, key: TokenKey, tokens: TokenSet 
         raise failures.as_tokenflight_error(exc, key)  # noqa: B904 - the cause is set
     except Exception as exc:  # noqa: BLE001 - a third party's provider may raise anything
         raise failures.as_tokenflight_error(exc, key)  # noqa: B904 - the cause is set
-    if not isinstance(renewed, TokenSet):
+    if not isinstance(renewed, TokenSet) or not renewed.access_token:  # an empty access token is never handed out
         raise failures.no_token_set(key, renewed)
     return renewed

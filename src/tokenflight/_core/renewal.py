@@ -352,13 +352,7 @@ class Renewal:
 
     def _is_good(self, record: StoredTokens) -> bool:
         """Whether `record`, just read, makes a renewal unnecessary."""
-        tokens = self._tokens_in(record)
-        if tokens is None or not self._state.judge(self._key.user_id, tokens, self._requirement).is_good:
-            return False
-        if tokens.expires_at is not None or tokens.refresh_token is None or self._is_new(record):
-            return True
-        # Its age is unknown. Renew it when this process first sees it.
-        return self._entry is not None and self._tokens_in(self._entry.record) == tokens
+        return self._state.judge(self._key.user_id, self._tokens_in(record), self._requirement).is_good
 
     def _is_new(self, record: StoredTokens) -> bool:
         """Whether `record` was written after the flight had been asked for."""

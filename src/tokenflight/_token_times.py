@@ -1,0 +1,175 @@
+"""Moments and lifetimes in the notations of providers and other programs.
+
+Each reader takes any value and gives POSIX seconds, or seconds, or None where the value tells nothing that can be
+relied on. None is the safe answer: a token without a known expiry is renewed after an assumed lifetime, while a moment
+that is misread keeps a dead token in use. No reader raises, and none takes more than linear time: a text longer than
+any date is not looked at.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Final
+
+MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
+"""A longer lifetime than this is a provider's way of saying "unknown"."""
+
+MAX_CLOCK_SKEW_SECONDS: Final = 60.0
+"""How far the clocks of two hosts may differ before what one of them wrote is doubted.
+
+Synchronized clocks agree to well within a second, and a virtual machine that has just resumed is seconds off. A skew
+within the limit makes a token look younger by as much. Renewals come five minutes before the expiry, or a quarter of a
+shorter lifetime, so this matters for tokens of less than four minutes alone, and there an API's 401 mends it.
+"""
+
+_MAX_TEXT_CHARACTERS: Final = 128
+"""The longest date that JavaScript writes, with the name of its time zone, has about 70."""
+
+_UNITS: Final = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
+"""Above each number, a moment can only be in this fraction of a second: 1e11 seconds are the year 5138."""
+
+_UNSET_BEFORE: Final = -62_000_000_000
+"""The year 5. Go, .NET and Java write a moment of the year 1 where none is set."""
+
+_SECONDS_PER_YEAR: Final = 365 * 86_400
+_MAX_WHOLE_YEARS: Final = 100
+
+
+def number(value: object) -> float | None:
+    """A finite number from a number or a numeric text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    if isinstance(value, str) and len(value) > _MAX_TEXT_CHARACTERS:
+        return None
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(result):
+        return None
+    return value if isinstance(value, int) else result
+
+
+def moment(value: object) -> float | None:
+    """POSIX seconds from a `datetime`, a number of seconds or of a fraction of them, or a text with either or a date.
+
+    A date without a zone is in UTC. The zero time of Go and .NET says that no moment is set, and reads as None.
+    """
+    if isinstance(value, datetime):
+        return _if_set(_posix(value))
+    amount = number(value)
+    if amount is not None:
+        unit = next((unit for limit, unit in _UNITS if abs(amount) > limit), None)
+        return _if_set(amount if unit is None else amount / unit)
+    if isinstance(value, str) and len(value) <= _MAX_TEXT_CHARACTERS:
+        return _if_set(_date(value.strip()))
+    return None
+
+
+def lifetime(value: object, *, issued_at: float) -> float | None:
+    """A number of seconds from `issued_at` on, which is in POSIX seconds. Zero and a few years less are passed on.
+
+    More than ten years are milliseconds where that makes sense, and otherwise unknown. It makes none for a whole number
+    of years up to a hundred, which means "very long", or for a number near `issued_at`, which is itself a moment.
+    """
+    seconds = number(value)
+    if seconds is None or seconds < -MAX_LIFETIME_SECONDS:
+        return None
+    if seconds <= MAX_LIFETIME_SECONDS:
+        return seconds
+    years, rest = divmod(seconds, _SECONDS_PER_YEAR)
+    means_very_long = rest == 0 and years <= _MAX_WHOLE_YEARS
+    means_moment = abs(seconds - issued_at) <= MAX_LIFETIME_SECONDS
+    if means_very_long or means_moment or seconds % 1000 or seconds / 1000 > MAX_LIFETIME_SECONDS:
+        return None
+    return seconds / 1000
+
+
+def plausible(expires_at: float | None, issued_at: float) -> float | None:
+    """`expires_at`, unless it is later after `issued_at` than any token expires."""
+    return None if expires_at is None or expires_at - issued_at > MAX_LIFETIME_SECONDS else expires_at
+
+
+def _if_set(posix: float | None) -> float | None:
+    return None if posix is None or posix < _UNSET_BEFORE else posix
+
+
+def _posix(value: datetime) -> float | None:
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+_WEEKDAY: Final = r"(?:[A-Za-z]++,?\s++)?"
+_CLOCK: Final = r"(?P<hour>\d\d?):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d++))?)?"
+_ZONE: Final = (
+    r"(?:\s*+(?P<zone>[A-Za-z]++))?"
+    r"(?:\s*+(?P<offset>[+-]\d\d(?::?\d\d)?)(?:\s++(?:\(.*\)|[A-Za-z]++))?(?:\s++m=\S++)?)?"
+)
+"""JavaScript and Go repeat the zone in words after its offset; Go adds its monotonic clock."""
+
+# ISO 8601 and RFC 3339, with what takes the place of its T; SQL and str(datetime) write it with a space.
+_YEAR_FIRST: Final = (
+    rf"(?P<year>\d{{4}})(?P<dash>[-/.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?:(?:[Tt_]|\s++){_CLOCK}{_ZONE})?"
+)
+# RFC 1123 and 5322, JavaScript's toUTCString; with hyphens and the last two digits of the year, RFC 850.
+_DAY_FIRST: Final = (
+    rf"{_WEEKDAY}(?P<day>\d\d?)[-\s](?P<month>[A-Za-z]{{3,9}})[-\s](?P<year>\d{{4}}|\d\d)\s++{_CLOCK}{_ZONE}"
+)
+# JavaScript's Date as text; and ctime, Java and `date`, which write the year last.
+_MONTH_FIRST: Final = (
+    rf"{_WEEKDAY}(?P<month>[A-Za-z]{{3,9}})\s++(?P<day>\d\d?),?(?:\s++(?P<year>\d{{4}}),?)?\s++{_CLOCK}{_ZONE}"
+    r"(?:\s++(?P<last_year>\d{4}))?"
+)
+_DATES: Final = tuple(re.compile(pattern, re.ASCII) for pattern in (_YEAR_FIRST, _DAY_FIRST, _MONTH_FIRST))
+
+_SERIALIZED_DATE: Final = re.compile(r"(?:/|new )?Date\((?P<milliseconds>-?\d++)(?:[+-]\d{4})?\)/?", re.ASCII)
+"""What .NET writes into JSON, and what that is in JavaScript. The offset is for display: the number counts in UTC."""
+
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_UTC: Final = {"": 0, "z": 0, "ut": 0, "utc": 0, "gmt": 0}
+_ZONE_HOURS: Final = _UTC | {"est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8, "pdt": -7}
+"""The zones that RFC 5322 §4.3 names. Other names are ambiguous, and a date in such a zone is not read."""
+
+
+def _date(text: str) -> float | None:
+    """POSIX seconds from a date, in one of the notations that the patterns name."""
+    if found := _SERIALIZED_DATE.fullmatch(text):
+        return int(found["milliseconds"]) / 1000
+    for pattern in _DATES:
+        if found := pattern.fullmatch(text):
+            try:
+                return _posix_of(found.groupdict(default=""))
+            except (ValueError, KeyError, OverflowError):  # no such day, month or zone
+                return None
+    return None
+
+
+def _posix_of(parts: Mapping[str, str]) -> float:
+    """POSIX seconds from the groups of one of the patterns for dates."""
+    year = parts["year"] or parts["last_year"]
+    if len(year) == len("70"):  # RFC 850 writes two digits; RFC 9110 §5.6.7 says which century
+        year = ("20" if year < "70" else "19") + year
+    month = parts["month"]
+    return datetime(
+        int(year),
+        int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1,
+        int(parts["day"]),
+        int(parts["hour"] or 0),
+        int(parts["minute"] or 0),
+        min(int(parts["second"] or 0), 59),  # a leap second
+        int(parts["fraction"][:6].ljust(6, "0")),
+        tzinfo=timezone(_offset(parts["offset"], parts["zone"])),
+    ).timestamp()
+
+
+def _offset(text: str, zone: str) -> timedelta:
+    """The distance from UTC in ``+01``, ``+0100`` or ``+01:00``; that of the named zone where there is no such text."""
+    if not text:
+        return timedelta(hours=_ZONE_HOURS[zone.lower()])
+    digits = text[1:].replace(":", "").ljust(4, "0")
+    distance = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return -distance if text.startswith("-") else distance
