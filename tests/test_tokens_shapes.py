@@ -19,6 +19,7 @@ from tokenflight.errors import (
     InvalidProviderResponse,
     ProviderUnavailable,
     ReauthenticationRequired,
+    StoreCorrupted,
 )
 from tokenflight.policy import Freshness, judge
 from tokenflight.testing import FakeProvider, ServerError
@@ -297,14 +298,22 @@ def test_when_to_renew_ahead_belongs_to_the_access_token_and_is_not_carried_over
 # A refresh token alone
 
 
-@pytest.mark.parametrize("data", [{}, {"access_token": ""}, {"access_token": None}, {"access_token": 5}])
-@pytest.mark.parametrize("version", [{}, {"format_version": 1}])
-def test_a_refresh_token_alone_is_a_token_set_without_an_access_token(data: Any, version: Any) -> None:
-    tokens = TokenSet.from_dict({"refresh_token": "rt", **data, **version})
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"access_token": ""}, {"access_token": None}, {"access_token": 5}, {"access_token": "", "format_version": 1}],
+)
+def test_a_refresh_token_alone_is_a_token_set_without_an_access_token(data: Any) -> None:
+    tokens = TokenSet.from_dict({"refresh_token": "rt", **data})
 
     assert tokens == TokenSet("", refresh_token="rt")
     assert TokenSet.from_dict(tokens.to_dict()) == tokens
     assert repr(tokens) == "<TokenSet Bearer expires_at=None scope=None +refresh_token -access_token>"
+
+
+@pytest.mark.parametrize("access_token", [{}, {"access_token": None}, {"access_token": 5}])
+def test_a_record_of_our_own_that_lost_its_access_token_is_corrupted(access_token: dict[str, object]) -> None:
+    with pytest.raises(StoreCorrupted, match="no access_token"):
+        TokenSet.from_dict({"refresh_token": "rt", "format_version": 1, **access_token})
 
 
 @pytest.mark.parametrize("refresh_token", [None, ""])

@@ -219,11 +219,17 @@ class TokenSet:
                 f"{FORMAT_VERSION}: upgrade it",
                 code="unsupported_format",
             )
-        extra = data.get("extra")
+        access_token, refresh_token, extra = (
+            data.get("access_token"),
+            text(data.get("refresh_token")),
+            data.get("extra"),
+        )
+        if not isinstance(access_token, str) or not (access_token or refresh_token):
+            raise StoreCorrupted("the stored token set has no access_token")
         return cls(
-            access_token=_stored_access_token(data.get("access_token"), data.get("refresh_token")),
+            access_token=access_token,
             token_type=text(data.get("token_type")) or "Bearer",
-            refresh_token=text(data.get("refresh_token")),
+            refresh_token=refresh_token,
             scope=scope(data.get("scope")),
             id_token=text(data.get("id_token")),
             extra=extra if isinstance(extra, Mapping) else _NO_EXTRA,
@@ -233,12 +239,15 @@ class TokenSet:
     @classmethod
     def _from_others_dict(cls, data: Mapping[str, Any]) -> Self:
         members, extra = Members(data), data.get("extra")
+        access_token, refresh_token = members.access_token, members.refresh_token
+        if access_token is None and refresh_token is None:
+            raise StoreCorrupted("the stored token set has no access_token, and no refresh_token to get one with")
         times = members.stored_times(time.time())
         return cls(
-            access_token=_stored_access_token(members.access_token, members.refresh_token),
+            access_token=access_token or "",
             token_type=token_type(members.first(("token_type",), text)),
             expires_at=times.expires_at,
-            refresh_token=members.refresh_token,
+            refresh_token=refresh_token,
             scope=members.scope,
             id_token=members.first(("id_token",), text),
             issued_at=times.issued_at,
@@ -323,14 +332,6 @@ def _member(response: Mapping[str, Any], name: str, *, required: bool = True) ->
     if isinstance(value, str) and value and value.isascii() and value.isprintable():
         return value
     raise InvalidProviderResponse(f"the token reply has no usable {name}")
-
-
-def _stored_access_token(access_token: object, refresh_token: object) -> str:
-    """A stored access token, empty where there is none yet; raises `StoreCorrupted` if there is no way to get one."""
-    found = text(access_token)
-    if found is None and text(refresh_token) is None:
-        raise StoreCorrupted("the stored token set has no access_token, and no refresh_token to get one with")
-    return found or ""
 
 
 def _subject(tokens: TokenSet) -> str | None:

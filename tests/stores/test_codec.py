@@ -235,8 +235,8 @@ OLDER_SHAPES: dict[str, tuple[dict[str, Any], TokenSet]] = {
         TokenSet("a", expires_at=1_800_000_000.0),
     ),
     "expires_in and obtained_at": (
-        {"access_token": "a", "expires_in": 3600, "obtained_at": 1_799_996_400},
-        TokenSet("a", expires_at=1_800_000_000, issued_at=1_799_996_400),
+        {"access_token": "a", "expires_in": 3600, "obtained_at": 1_700_000_000},
+        TokenSet("a", expires_at=1_700_003_600, issued_at=1_700_000_000),
     ),
     "expires_in alone": ({"access_token": "a", "expires_in": 3600}, TokenSet("a", expires_at=0.0)),
     "camelCase": (

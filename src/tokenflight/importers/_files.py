@@ -49,8 +49,8 @@ def from_spotipy(source: Source) -> list[ImportedTokens]:
     """A cache file of Spotipy, ``.cache`` or ``.cache-<username>``, whose name is all that tells the user."""
     # Documented: the reply of the token endpoint, and expires_at.
     path = path_of(source)
-    is_named = path is not None and path.name.startswith(_SPOTIPY_PREFIX)
-    user = path.name.removeprefix(_SPOTIPY_PREFIX) if path is not None and is_named else None
+    file_name = "" if path is None else path.name
+    user = file_name.removeprefix(_SPOTIPY_PREFIX) if file_name.startswith(_SPOTIPY_PREFIX) else None
     return imported(mapping_in(source, "Spotipy"), user=user)
 
 
@@ -76,7 +76,10 @@ def from_opencode(source: Source) -> list[ImportedTokens]:
 
 
 def from_gemini_cli(source: Rows) -> list[ImportedTokens]:
-    """The ``oauth_creds.json`` of Gemini CLI, or its ``mcp-oauth-tokens.json``, where a server is the provider."""
+    """The ``oauth_creds.json`` of Gemini CLI, or its ``mcp-oauth-tokens.json``, where a server is the provider.
+
+    Newer versions may keep the same in the system's keychain or in an encrypted file, which are not read.
+    """
     # Seen in its source: access_token, refresh_token, id_token, and expiry_date in milliseconds; of MCP servers, a list
     # of serverName and token.
     found: list[ImportedTokens] = []

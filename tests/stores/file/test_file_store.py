@@ -70,7 +70,7 @@ async def test_system_d_a_record_is_a_private_json_file_of_its_own(store: FileTo
         {"access_token": "old", "refresh_token": "r", "expires_at": "2027-01-15T08:00:00Z"},
         {"accessToken": "old", "refreshToken": "r", "expiresAt": 1_800_000_000},
         {"token": "old", "refresh_token": "r", "expiry": "2027-01-15T08:00:00"},
-        {"access_token": "old", "refresh_token": "r", "expires_in": 3600, "saved_at": 1_799_996_400},
+        {"access_token": "old", "refresh_token": "r", "expires_in": 100_000_000, "saved_at": 1_700_000_000},
     ],
     ids=["ISO 8601", "camelCase", "Google's", "expires_in and saved_at"],
 )
@@ -200,7 +200,7 @@ DAMAGE = {
     "no JSON": b"<html>",
     "no object": b"[]",
     "cut off": b'{"format_version": 1, "tokens": {"access_token": "acc',
-    "no access token": b'{"refresh_token": "r"}',
+    "no token": b'{"scope": "a"}',
     "another user's": b'{"provider": "idp", "user_id": "bob", "version": "1", "tokens": {"access_token": "a"}}',
     "endless": b"[" * (5 * 1024 * 1024),
 }
