@@ -23,7 +23,7 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight._core import failures, records
-from tokenflight.testing import FakeProvider
+from tokenflight.testing import FakeProvider, FaultyStore
 
 
 @dataclass
@@ -54,25 +54,6 @@ class LapsingStore(MemoryTokenStore):
             yield Lapsing(held=self.given > 1)
         if self.given == 1 and self._stored_by_sibling is not None:
             await self.save(key, StoredTokens(self._stored_by_sibling))
-
-
-class UnreturnableStore(MemoryTokenStore):
-    """Fails, or hangs, when a lease is given back."""
-
-    def __init__(self, *, hangs: bool) -> None:
-        super().__init__()
-        self.hangs = hangs
-
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        return self._unreturnable_lease(key, timeout)
-
-    @asynccontextmanager
-    async def _unreturnable_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        async with super().lease(key, timeout=timeout) as lease:
-            yield lease
-        if self.hangs:
-            await asyncio.Event().wait()
-        raise OSError("the connection is gone")
 
 
 async def test_x3_a_lease_that_lapsed_while_the_process_stood_still_is_taken_again_before_anything_is_sent(
@@ -106,7 +87,11 @@ async def test_a_lease_that_can_not_be_given_back_takes_nothing_from_what_was_re
     hangs: bool,
 ) -> None:
     monkeypatch.setattr(records, "STORE_TIMEOUT_SECONDS", 0.05)
-    store = UnreturnableStore(hangs=hangs)
+    store = FaultyStore(MemoryTokenStore())
+    if hangs:
+        store.hang("release", after=True)
+    else:
+        store.fail("release", after=True, error=ConnectionResetError)
     async with TokenRefresher(provider, store) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         renewed = await refresher.get_valid_token("alice")
