@@ -23,7 +23,7 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight._core.limits import Limits
-from tokenflight.testing import FakeProvider
+from tokenflight.testing import FakeProvider, FaultyStore
 
 
 @dataclass
@@ -56,25 +56,6 @@ class LapsingStore(MemoryTokenStore):
             await self.save(key, StoredTokens(self._stored_by_sibling))
 
 
-class UnreturnableStore(MemoryTokenStore):
-    """Fails, or hangs, when a lease is given back."""
-
-    def __init__(self, *, hangs: bool) -> None:
-        super().__init__()
-        self.hangs = hangs
-
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        return self._unreturnable_lease(key, timeout)
-
-    @asynccontextmanager
-    async def _unreturnable_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        async with super().lease(key, timeout=timeout) as lease:
-            yield lease
-        if self.hangs:
-            await asyncio.Event().wait()
-        raise OSError("the connection is gone")
-
-
 async def test_x3_a_lease_that_lapsed_while_the_process_stood_still_is_taken_again_before_anything_is_sent(
     fake: FakeProvider, provider: OIDCProvider
 ) -> None:
@@ -104,7 +85,11 @@ async def test_a_lease_that_can_not_be_given_back_takes_nothing_from_what_was_re
     *,
     hangs: bool,
 ) -> None:
-    store = UnreturnableStore(hangs=hangs)
+    store = FaultyStore(MemoryTokenStore())
+    if hangs:
+        store.hang("release", after=True)
+    else:
+        store.fail("release", after=True, error=ConnectionResetError)
     async with TokenRefresher(provider, store, _limits=Limits(store_timeout=0.05)) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         renewed = await refresher.get_valid_token("alice")

@@ -4,8 +4,6 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
 
 import pytest
@@ -15,7 +13,6 @@ from kit.minting import EXPIRED, Minting, flights_of, renewed_of, stored
 from kit.support import NOW, login
 from kit.virtual_time import run_in_virtual_time, seconds
 from tokenflight import (
-    Lease,
     MemoryTokenStore,
     OIDCProvider,
     ProviderUnavailable,
@@ -33,7 +30,7 @@ from tokenflight import (
     Version,
 )
 from tokenflight._core.limits import Limits
-from tokenflight.testing import FakeProvider, RateLimited, ServerError
+from tokenflight.testing import FakeProvider, FaultyStore, RateLimited, ServerError, StoreOperation
 
 LIMITS = Limits()
 
@@ -48,36 +45,6 @@ class MoodyProvider(Minting):
             case 1:
                 raise ReauthenticationRequired("refused")
         return renewed_of(user_id)
-
-
-class StuckStore(MemoryTokenStore):
-    """Its operations named in `stuck` never answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stuck: set[str] = set()
-
-    async def answer(self, operation: str) -> None:
-        if operation in self.stuck:
-            await asyncio.Event().wait()
-
-    async def load(self, key: TokenKey) -> StoredTokens | None:
-        await self.answer("load")
-        return await super().load(key)
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        await self.answer("replace")
-        await super().replace(key, record, expected=expected)
-
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        return self._stuck_lease(key, timeout)
-
-    @asynccontextmanager
-    async def _stuck_lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        await self.answer("lease")
-        async with super().lease(key, timeout=timeout) as lease:
-            yield lease
-        await self.answer("release")
 
 
 class TestDeadlines:
@@ -107,17 +74,17 @@ class TestDeadlines:
         ("operation", "known"), [("load", False), ("load", True), ("lease", True), ("replace", True), ("release", True)]
     )
     def test_s6_a_store_that_never_answers_ends_a_flight_in_time_and_then_the_next_call_works(
-        self, clock: time_machine.Traveller, operation: str, *, known: bool
+        self, clock: time_machine.Traveller, operation: StoreOperation, *, known: bool
     ) -> None:
         events: list[TokenEvent] = []
 
         async def main() -> None:
-            store = StuckStore()
+            store = FaultyStore(MemoryTokenStore())
             await stored(store, "alice")
             async with TokenRefresher(Minting(), store, on_event=events.append) as refresher:
                 if known:
                     await refresher.save_tokens("alice", EXPIRED)
-                store.stuck.add(operation)
+                store.hang(operation, after=operation == "release")
                 callers = (refresher.get_valid_token("alice") for _ in range(3))
                 outcomes = await asyncio.gather(*callers, return_exceptions=True)
                 assert 0 < seconds() <= 2 * LIMITS.store_timeout
@@ -127,7 +94,7 @@ class TestDeadlines:
                     errors = [(type(outcome), getattr(outcome, "code", None)) for outcome in outcomes]
                     assert errors == [(StoreUnavailable, "timeout")] * 3
                 assert flights_of(refresher) == 0
-                store.stuck.clear()
+                store.recover()
                 assert await refresher.get_valid_token("alice") == renewed_of("alice")
             record = await store.load(TokenKey(Minting.name, "alice"))
             assert record is not None
@@ -142,10 +109,11 @@ class TestDeadlines:
         self, clock: time_machine.Traveller
     ) -> None:
         async def main() -> None:
-            store = StuckStore()
+            store = FaultyStore(MemoryTokenStore())
             await stored(store, "alice")
             refresher = TokenRefresher(Minting(), store)
-            store.stuck |= {"replace", "release"}
+            store.hang("replace")
+            store.hang("release", after=True)
             assert await refresher.get_valid_token("alice") == renewed_of("alice")
             with pytest.raises(StoreUnavailable, match="'alice'"):
                 await refresher.aclose()

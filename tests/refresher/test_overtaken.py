@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -30,52 +30,19 @@ from tokenflight import (
     Version,
 )
 from tokenflight._core.limits import Limits
-from tokenflight.testing import DropReply, FakeProvider, ServerError
+from tokenflight.testing import DropReply, FakeProvider, FaultyStore, Gate, ServerError, StoreOperation
 
 KEY = TokenKey(Minting.name, "alice")
 
 
-class Failing(MemoryTokenStore):
-    """A store that fails, or hangs, in the operations named."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failing: set[str] = set()
-        self.hanging: set[str] = set()
-        self.reads = 0
-        self.under_way = 0
-        self.most_under_way = 0
-
-    async def load(self, key: TokenKey) -> StoredTokens | None:
-        self.reads += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            await asyncio.sleep(0)
-            await self._trouble("load")
-            return await super().load(key)
-        finally:
-            self.under_way -= 1
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        await self._trouble("replace")
-        await super().replace(key, record, expected=expected)
-
-    async def _trouble(self, operation: str) -> None:
-        if operation in self.failing:
-            raise StoreUnavailable("down")
-        if operation in self.hanging:
-            await asyncio.Event().wait()
-
-
 @pytest.fixture
-def store() -> Failing:
-    return Failing()
+def store() -> FaultyStore:
+    return FaultyStore(MemoryTokenStore())
 
 
 @pytest.mark.parametrize("logs_in", [False, True])
 async def test_x9_x10_a_renewal_that_can_not_be_stored_undoes_neither_logout_nor_login(
-    fake: FakeProvider, refresher: TokenRefresher, store: Failing, *, logs_in: bool
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, *, logs_in: bool
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
     latest = login(fake, "alice") if logs_in else None
@@ -86,7 +53,7 @@ async def test_x9_x10_a_renewal_that_can_not_be_stored_undoes_neither_logout_nor
             await refresher.delete_tokens("alice")
         else:
             await refresher.save_tokens("alice", latest)
-        store.failing.add("replace")
+        store.fail("replace")
     if latest is None:
         for call in (caller, refresher.get_valid_token("alice")):
             with pytest.raises(ReauthenticationRequired):
@@ -98,31 +65,17 @@ async def test_x9_x10_a_renewal_that_can_not_be_stored_undoes_neither_logout_nor
 
 @pytest.mark.parametrize("logs_in", [False, True])
 async def test_x9_x10_the_retry_of_a_first_record_undoes_neither_logout_nor_login(*, logs_in: bool) -> None:
-    class Creating(MemoryTokenStore):
-        """Fails to create the first record, and takes its time with the second try."""
-
-        attempts = 0
-        reached = asyncio.Event()
-        go = asyncio.Event()
-
-        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-            self.attempts += 1
-            if self.attempts == 1:
-                raise StoreUnavailable("down")
-            self.reached.set()
-            await self.go.wait()
-            await super().replace(key, record, expected=expected)
-
-    store = Creating()
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("replace", times=1)
     async with TokenRefresher(Minting(), store) as refresher:
         await refresher.get_valid_token("alice")
-        await store.reached.wait()
-        latest = TokenSet("login")
-        last_word = asyncio.create_task(
-            refresher.save_tokens("alice", latest) if logs_in else refresher.delete_tokens("alice")
-        )
-        await asyncio.sleep(0.01)
-        store.go.set()
+        with store.hold("replace", times=1) as gate:
+            await gate.reached()
+            latest = TokenSet("login")
+            last_word = asyncio.create_task(
+                refresher.save_tokens("alice", latest) if logs_in else refresher.delete_tokens("alice")
+            )
+            await asyncio.sleep(0.01)
         await last_word
         assert await refresher.load_tokens("alice") == (latest if logs_in else None)
 
@@ -172,7 +125,7 @@ async def test_x6_a_record_marked_as_refused_meanwhile_takes_the_successor_all_t
 
 
 async def test_x10_a_login_elsewhere_that_is_due_itself_is_renewed_before_it_is_handed_out(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: Failing
+    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     tokens = login(fake, "alice")
     await refresher.save_tokens("alice", tokens)
@@ -189,21 +142,32 @@ async def test_x10_a_login_elsewhere_that_is_due_itself_is_renewed_before_it_is_
 
 
 async def test_a_store_that_hangs_delays_a_user_with_a_valid_token_once_and_not_on_every_call(
-    fake: FakeProvider, provider: OIDCProvider, store: Failing
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = login(fake, "alice")
     async with TokenRefresher(provider, store, _limits=Limits(store_timeout=0.05)) as refresher:
         await refresher.save_tokens("alice", tokens)
         refresher._state.cache.keep("alice", StoredTokens(tokens, Version("1")), time.time() - 61)  # no longer trusted
-        store.hanging.add("load")
+        store.hang("load")
         for _ in range(20):
             assert await refresher.get_valid_token("alice") == tokens
-        assert store.reads == 1
+        assert store.calls("load") == 1
 
 
 async def test_t8_cold_users_wait_for_their_reads_here_and_not_in_the_stores_queue(
-    fake: FakeProvider, provider: OIDCProvider, store: Failing
+    fake: FakeProvider, provider: OIDCProvider
 ) -> None:
+    class CountingReads(MemoryTokenStore):
+        under_way = most_under_way = 0
+
+        async def load(self, key: TokenKey) -> StoredTokens | None:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            await asyncio.sleep(0)
+            self.under_way -= 1
+            return await super().load(key)
+
+    store = CountingReads()
     users = [f"user-{number}" for number in range(500)]
     for user_id in users:
         await store.save(TokenKey(provider.name, user_id), StoredTokens(login(fake, user_id)))
@@ -212,14 +176,10 @@ async def test_t8_cold_users_wait_for_their_reads_here_and_not_in_the_stores_que
     assert store.most_under_way == 64
 
 
-async def test_a_stores_own_timeout_is_not_taken_for_ours(fake: FakeProvider, provider: OIDCProvider) -> None:
-    class Impatient(MemoryTokenStore):
-        async def load(self, key: TokenKey) -> StoredTokens | None:
-            raise TimeoutError
-
-    async with TokenRefresher(provider, Impatient()) as refresher:
-        with pytest.raises(StoreUnavailable, match="failed with TimeoutError"):
-            await refresher.get_valid_token("alice")
+async def test_a_stores_own_timeout_is_not_taken_for_ours(refresher: TokenRefresher, store: FaultyStore) -> None:
+    store.fail("load", error=TimeoutError)
+    with pytest.raises(StoreUnavailable, match="failed with TimeoutError"):
+        await refresher.get_valid_token("alice")
 
 
 async def test_ending_a_sweep_leaves_no_task_and_no_listing_behind(fake: FakeProvider, provider: OIDCProvider) -> None:
@@ -265,58 +225,43 @@ async def test_what_was_written_again_under_another_key_is_no_news(
     assert fake.requests() == 0
 
 
-class AskedForALease(Failing):
-    """Tells when a lease is asked for, and gives none before `may_lease`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wanted = asyncio.Event()
-        self.may_lease = asyncio.Event()
-
-    def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        return self._held_back(key, timeout)
-
-    @asynccontextmanager
-    async def _held_back(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        self.wanted.set()
-        await self.may_lease.wait()
-        async with super().lease(key, timeout=timeout) as lease:
-            yield lease
-
-
 class TestALoginBeforeTheFlightReads:
     """The login overtakes the flight before it reads; that login's record is due too."""
 
     @pytest.fixture
-    def store(self) -> AskedForALease:
-        return AskedForALease()
+    def lease(self, store: FaultyStore) -> Iterator[Gate]:
+        with store.hold("lease") as gate:
+            yield gate
 
     @pytest.fixture
-    async def caller(
-        self, fake: FakeProvider, refresher: TokenRefresher, store: AskedForALease
-    ) -> asyncio.Task[TokenSet]:
+    async def caller(self, fake: FakeProvider, refresher: TokenRefresher, lease: Gate) -> asyncio.Task[TokenSet]:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        await store.wanted.wait()
+        await lease.reached()
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         return caller
 
     async def test_p1_its_successor_is_kept_though_the_store_fails(
-        self, fake: FakeProvider, refresher: TokenRefresher, store: AskedForALease, caller: asyncio.Task[TokenSet]
+        self,
+        fake: FakeProvider,
+        refresher: TokenRefresher,
+        store: FaultyStore,
+        lease: Gate,
+        caller: asyncio.Task[TokenSet],
     ) -> None:
-        store.failing.add("replace")
-        store.may_lease.set()
+        store.fail("replace")
+        lease.open()
         await caller
-        store.failing.clear()
+        store.recover()
         await asyncio.sleep(0.2)
         await refresher.refresh_token("alice")
         assert fake.reuses() == 0
 
     async def test_t6_its_lost_reply_is_not_replayed_at_once(
-        self, fake: FakeProvider, store: AskedForALease, caller: asyncio.Task[TokenSet]
+        self, fake: FakeProvider, lease: Gate, caller: asyncio.Task[TokenSet]
     ) -> None:
         fake.fail(DropReply(), times=1)
-        store.may_lease.set()
+        lease.open()
         with pytest.raises(ProviderUnavailable):
             await caller
         assert fake.requests() == 1
@@ -355,126 +300,90 @@ class TestAProviderThatHangs:
 
 
 async def test_a_flight_that_is_void_when_it_gets_the_lease_asks_nobody(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
-    store = AskedForALease()
     async with TokenRefresher(provider, store) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        await store.wanted.wait()
-        fresh = login(fake, "alice")
-        await refresher.save_tokens("alice", fresh)
-        assert await caller == fresh
-        store.may_lease.set()
+        with store.hold("lease") as gate:
+            caller = asyncio.create_task(refresher.get_valid_token("alice"))
+            await gate.reached()
+            fresh = login(fake, "alice")
+            await refresher.save_tokens("alice", fresh)
+            assert await caller == fresh
     assert fake.requests() == 0
 
 
 async def test_t6_a_flight_that_waits_for_one_that_is_void_and_fails_does_not_ask_right_after_it(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class KeepingAll(MemoryTokenStore):
-        async def delete(self, key: TokenKey) -> bool:
-            raise StoreUnavailable("down")
-
-    async with TokenRefresher(provider, KeepingAll()) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        fake.fail(ServerError(), times=1)
-        with fake.hold() as gate:
-            asking = asyncio.create_task(refresher.get_valid_token("alice"))
-            await gate.reached()
-            with pytest.raises(StoreUnavailable):
-                await refresher.delete_tokens("alice")
-        with pytest.raises(ProviderUnavailable, match="paused after a failure"):
-            await asking
+    store.fail("delete")
+    await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+    fake.fail(ServerError(), times=1)
+    with fake.hold() as gate:
+        asking = asyncio.create_task(refresher.get_valid_token("alice"))
+        await gate.reached()
+        with pytest.raises(StoreUnavailable):
+            await refresher.delete_tokens("alice")
+    with pytest.raises(ProviderUnavailable, match="paused after a failure"):
+        await asking
     assert fake.requests() == 1
 
 
 async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class Refusing(MemoryTokenStore):
-        refuse = asyncio.Event()
-
-        async def save(self, key: TokenKey, record: StoredTokens) -> None:
-            if record.tokens.access_token == "login":
-                await self.refuse.wait()
-                raise StoreUnavailable("down")
-            await super().save(key, record)
-
-    store = Refusing()
     row = login(fake, "alice", life_left=-1)
-    async with TokenRefresher(provider, store) as refresher:
-        with fake.hold(endpoint="discovery") as gate:
-            asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
-            await gate.reached()
+    with fake.hold(endpoint="discovery") as gate:
+        asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+        await gate.reached()
+        store.fail("save", times=1)
+        with store.hold("save", times=1) as save:
             saving = asyncio.create_task(refresher.save_tokens("alice", TokenSet("login")))
-            await asyncio.sleep(0)
-            store.refuse.set()
-            with pytest.raises(StoreUnavailable):
-                await saving
-        result = await asking
+            await save.reached()
+        with pytest.raises(StoreUnavailable):
+            await saving
+    result = await asking
     assert result.tokens.refresh_token == fake.current_refresh_token("alice")
     assert fake.reuses() == 0
 
 
 async def test_x9_a_logout_that_failed_late_is_not_undone_by_a_callers_row(
-    fake: FakeProvider, provider: OIDCProvider
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
-    class FailingLate(MemoryTokenStore):
-        async def delete(self, key: TokenKey) -> bool:
-            await super().delete(key)
-            raise StoreUnavailable("the reply is lost")
-
-    store = FailingLate()
-    async with TokenRefresher(provider, store) as refresher:
-        row = login(fake, "alice", life_left=-1)
-        with fake.hold(endpoint="discovery") as gate:
-            asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
-            await gate.reached()
-            with pytest.raises(StoreUnavailable):
-                await refresher.delete_tokens("alice")
-        with pytest.raises(ReauthenticationRequired):
-            await asking
-        assert await refresher.load_tokens("alice") is None
-
-
-class RefusingLogins(MemoryTokenStore):
-    """A store that can't save a login, though it can replace a record."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refuses = False
-
-    async def save(self, key: TokenKey, record: StoredTokens) -> None:
-        if self.refuses:
-            raise StoreUnavailable("down")
-        await super().save(key, record)
+    store.fail("delete", after=True)
+    row = login(fake, "alice", life_left=-1)
+    with fake.hold(endpoint="discovery") as gate:
+        asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+        await gate.reached()
+        with pytest.raises(StoreUnavailable):
+            await refresher.delete_tokens("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await asking
+    assert await refresher.load_tokens("alice") is None
 
 
 @pytest.mark.parametrize("fails", ["while it is renewed", "afterwards"])
 async def test_x9_a_row_known_to_be_spent_is_not_sent_again_because_a_login_failed(
-    fake: FakeProvider, provider: OIDCProvider, fails: str
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, fails: str
 ) -> None:
-    store = RefusingLogins()
     issued = login(fake, "alice")
     row = TokenSet(issued.access_token, refresh_token=issued.refresh_token)  # nothing in it tells its age
 
     async def fail_to_log_in() -> None:
-        store.refuses = True
+        store.fail("save")
         with pytest.raises(StoreUnavailable):
             await refresher.save_tokens("alice", TokenSet("login"))
-        store.refuses = False
+        store.recover()
 
-    async with TokenRefresher(provider, store) as refresher:
-        with fake.hold() as gate:
-            asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
-            await gate.reached()
-            if fails == "while it is renewed":
-                await fail_to_log_in()
-        renewed = (await asking).tokens
-        if fails == "afterwards":
+    with fake.hold() as gate:
+        asking = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+        await gate.reached()
+        if fails == "while it is renewed":
             await fail_to_log_in()
-        assert (await refresher.ensure_valid_token("alice", row)).tokens == renewed
+    renewed = (await asking).tokens
+    if fails == "afterwards":
+        await fail_to_log_in()
+    assert (await refresher.ensure_valid_token("alice", row)).tokens == renewed
     assert renewed.refresh_token == fake.current_refresh_token("alice")
     assert fake.requests() == 1
 
@@ -508,47 +417,30 @@ async def test_s8_a_provider_that_asks_for_what_it_renews_is_told_so_though_its_
     assert caught.value.code == "reentered"
 
 
-class SlowToConfirm(Failing):
-    """A store that has stored a login before it says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stored, self.may_confirm = asyncio.Event(), asyncio.Event()
-        self.may_confirm.set()
-
-    async def save(self, key: TokenKey, record: StoredTokens) -> None:
-        await super().save(key, record)
-        self.stored.set()
-        await self.may_confirm.wait()
-
-
-@pytest.mark.parametrize("failing", [{"replace"}, {"replace", "load"}], ids=["writing", "all"])
+@pytest.mark.parametrize("failing", [["replace"], ["replace", "load"]], ids=["writing", "all"])
 @pytest.mark.parametrize("again", [False, True], ids=["another login", "the same login again"])
 async def test_p1_the_successor_of_a_login_confirmed_while_it_was_renewed_is_kept_until_it_is_stored(
-    fake: FakeProvider, provider: OIDCProvider, failing: set[str], *, again: bool
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, failing: list[StoreOperation], *, again: bool
 ) -> None:
-    store = SlowToConfirm()
     async with TokenRefresher(provider, store) as refresher:
         tokens = login(fake, "alice", life_left=-1)
-        saving = asyncio.create_task(refresher.save_tokens("alice", tokens))
-        await saving
-        if not again:
-            store.stored.clear()
-            store.may_confirm.clear()
-            saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice", life_left=-1)))
-            await store.stored.wait()
+        await refresher.save_tokens("alice", tokens)
+        confirmation = store.hold("save", after=True)
+        if again:
+            confirming: Awaitable[None] = refresher.save_tokens("alice", tokens)  # starts when it is awaited
+        else:
+            confirming = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice", life_left=-1)))
+            await confirmation.reached()
         with fake.hold() as gate:
             caller = asyncio.create_task(refresher.get_valid_token("alice"))
             await gate.reached()
-            if again:
-                await refresher.save_tokens("alice", tokens)
-            else:
-                store.may_confirm.set()
-                await saving
-            store.failing |= failing
+            confirmation.open()
+            await confirming
+            for operation in failing:
+                store.fail(operation)
         async with asyncio.timeout(2):
             renewed = await caller
-        store.failing.clear()
+        store.recover()
     assert renewed.refresh_token == fake.current_refresh_token("alice")
     record = await store.load(TokenKey(provider.name, "alice"))
     assert record is not None

@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from kit.minting import Minting
-from kit.support import FailingStore, login, until_told
+from kit.support import login, until_told
 from tokenflight import (
     BaseProvider,
     ClientSecretBasic,
@@ -29,20 +29,8 @@ from tokenflight import (
     TokenRefresher,
     TokenSet,
     TokenStore,
-    Version,
 )
-from tokenflight.testing import FakeProvider
-
-
-class FullDisk(MemoryTokenStore):
-    """A store whose conditional writes fail while `full`."""
-
-    full = True
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        if self.full:
-            raise StoreUnavailable("no space left on device")
-        await super().replace(key, record, expected=expected)
+from tokenflight.testing import FakeProvider, FaultyStore
 
 
 async def test_l3_closing_waits_until_flights_have_ended_and_are_stored(
@@ -162,16 +150,19 @@ async def test_the_oldest_copy_gives_way_and_costs_one_read(
 
 class TestUnsaved:
     @pytest.fixture
-    def store(self) -> FullDisk:
-        return FullDisk()
+    def store(self) -> FaultyStore:
+        """A store that takes no renewal."""
+        store = FaultyStore(MemoryTokenStore())
+        store.fail("replace")
+        return store
 
     @pytest.fixture
     async def refresher(
-        self, provider: OIDCProvider, store: FullDisk, events: list[TokenEvent]
+        self, provider: OIDCProvider, store: FaultyStore, events: list[TokenEvent]
     ) -> AsyncIterator[TokenRefresher]:
         refresher = TokenRefresher(provider, store, on_event=events.append)
         yield refresher
-        store.full = False
+        store.recover()
         await refresher.aclose()
 
     async def test_p1_a_renewed_token_that_can_not_be_stored_is_served_and_stored_as_soon_as_possible(
@@ -179,7 +170,7 @@ class TestUnsaved:
         fake: FakeProvider,
         provider: OIDCProvider,
         refresher: TokenRefresher,
-        store: FullDisk,
+        store: FaultyStore,
         events: list[TokenEvent],
     ) -> None:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -190,7 +181,7 @@ class TestUnsaved:
         assert isinstance(failure, SaveFailed)
         assert (failure.user_id, failure.code, failure.attempts) == ("alice", "store_unavailable", 1)
 
-        store.full = False
+        store.recover()
         await until_told(events, SaveRecovered)
         record = await store.load(TokenKey(provider.name, "alice"))
         assert record is not None
@@ -198,7 +189,7 @@ class TestUnsaved:
         assert fake.requests() == 1
 
     async def test_p1_the_spent_token_is_never_sent_while_its_successor_is_unsaved(
-        self, fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FullDisk
+        self, fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
     ) -> None:
         fake.lifetime = 1000
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -212,7 +203,7 @@ class TestUnsaved:
         assert fake.reuses() == 0
 
     async def test_p1_closing_raises_and_names_the_users_whose_tokens_are_lost(
-        self, fake: FakeProvider, provider: OIDCProvider, store: FullDisk
+        self, fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
     ) -> None:
         refresher = TokenRefresher(provider, store)
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -222,42 +213,34 @@ class TestUnsaved:
         assert caught.value.code == "unsaved"
 
     async def test_p1_closing_stores_it_if_it_can(
-        self, fake: FakeProvider, provider: OIDCProvider, store: FullDisk
+        self, fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
     ) -> None:
         refresher = TokenRefresher(provider, store)
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         renewed = await refresher.get_valid_token("alice")
-        store.full = False
+        store.recover()
         await refresher.aclose()
         record = await store.load(TokenKey(provider.name, "alice"))
         assert record is not None
         assert record.tokens == renewed
 
     async def test_p1_a_write_that_arrived_although_it_seemed_to_fail_is_recognised(
-        self, fake: FakeProvider, provider: OIDCProvider, events: list[TokenEvent]
+        self, fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, events: list[TokenEvent]
     ) -> None:
-        class LostAnswer(MemoryTokenStore):
-            lost = 1
-
-            async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-                await super().replace(key, record, expected=expected)
-                if self.lost:
-                    self.lost -= 1
-                    raise StoreUnavailable("connection lost")
-
-        async with TokenRefresher(provider, LostAnswer(), on_event=events.append) as refresher:
-            await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-            renewed = await refresher.get_valid_token("alice")
-            await until_told(events, SaveRecovered)
-            assert await refresher.load_tokens("alice") == renewed
+        store.recover()
+        store.fail("replace", times=1, after=True)
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        renewed = await refresher.get_valid_token("alice")
+        await until_told(events, SaveRecovered)
+        assert await refresher.load_tokens("alice") == renewed
 
     async def test_p1_a_logout_wins_over_a_token_that_waits_to_be_stored(
-        self, fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FullDisk
+        self, fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
     ) -> None:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
         await refresher.get_valid_token("alice")
         await refresher.delete_tokens("alice")
-        store.full = False
+        store.recover()
         async with asyncio.timeout(5):
             while True:
                 try:
@@ -304,11 +287,9 @@ async def test_wrong_arguments_are_configuration_errors_that_name_them(
 async def test_a_store_that_lets_foreign_exceptions_through_still_fails_inside_the_error_tree(
     provider: OIDCProvider,
 ) -> None:
-    class Leaky(MemoryTokenStore):
-        async def load(self, key: TokenKey) -> StoredTokens | None:
-            raise ConnectionResetError("the engine's own error")
-
-    async with TokenRefresher(provider, Leaky()) as refresher:
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("load", error=ConnectionResetError)
+    async with TokenRefresher(provider, store) as refresher:
         with pytest.raises(StoreUnavailable) as caught:
             await refresher.get_valid_token("alice")
     assert isinstance(caught.value.__cause__, ConnectionResetError)
@@ -334,7 +315,9 @@ async def test_l3_a_provider_that_can_not_be_closed_leaves_the_store_no_less_clo
 async def test_p1_closing_names_also_the_users_whose_flights_end_while_it_waits(
     fake: FakeProvider, provider: OIDCProvider
 ) -> None:
-    refresher = TokenRefresher(provider, FailingStore("replace"))
+    store = FaultyStore(MemoryTokenStore())
+    store.fail("replace")
+    refresher = TokenRefresher(provider, store)
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
     with fake.hold(after=True) as gate:
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
@@ -349,27 +332,17 @@ async def test_p1_closing_names_also_the_users_whose_flights_end_while_it_waits(
 async def test_so_many_users_stay_in_memory_and_the_one_read_longest_ago_gives_way(
     fake: FakeProvider, clock: time_machine.Traveller
 ) -> None:
-    store = CountingLoads()
+    store = FaultyStore(MemoryTokenStore())
     async with TokenRefresher(Minting(), store, policy=RefreshPolicy(max_cached_users=2)) as refresher:
         for user_id in ("alice", "bob"):
             await refresher.save_tokens(user_id, login(fake, user_id))
         for user_id in ("alice", "bob"):
             await refresher.get_valid_token(user_id)
-        assert store.loaded == []
+        assert store.calls("load") == 0
         clock.shift(61)
         await refresher.get_valid_token("alice")  # read again, and so younger than bob's
         await refresher.save_tokens("carol", login(fake, "carol"))
-        store.loaded.clear()
+        assert [store.calls("load", user_id=user_id) for user_id in ("alice", "bob", "carol")] == [1, 0, 0]
         await refresher.get_valid_token("alice")
         await refresher.get_valid_token("bob")
-    assert store.loaded == ["bob"]
-
-
-class CountingLoads(MemoryTokenStore):
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-
-    async def load(self, key: TokenKey) -> StoredTokens | None:
-        self.loaded.append(key.user_id)
-        return await super().load(key)
+    assert [store.calls("load", user_id=user_id) for user_id in ("alice", "bob", "carol")] == [1, 1, 0]

@@ -17,8 +17,6 @@ from tokenflight import (
     MemoryTokenStore,
     OIDCProvider,
     ProviderUnavailable,
-    StoredTokens,
-    TokenKey,
     TokenRefresher,
     TokenRefreshError,
     TokenSet,
@@ -26,7 +24,7 @@ from tokenflight import (
 )
 from tokenflight._core.limits import Limits
 from tokenflight.httpx import BearerAuth
-from tokenflight.testing import DropReply, FakeProvider, ServerError
+from tokenflight.testing import DropReply, FakeProvider, FaultyStore, ServerError
 
 
 async def test_s1_a_hundred_callers_on_an_expired_token_make_one_request(
@@ -39,22 +37,14 @@ async def test_s1_a_hundred_callers_on_an_expired_token_make_one_request(
 
 
 async def test_s1_callers_that_find_nothing_in_memory_read_the_store_once(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher
+    fake: FakeProvider, provider: OIDCProvider
 ) -> None:
-    loads = 0
-
-    class CountingStore(MemoryTokenStore):
-        async def load(self, key: TokenKey) -> StoredTokens | None:
-            nonlocal loads
-            loads += 1
-            return await super().load(key)
-
-    store = CountingStore()
+    store = FaultyStore(MemoryTokenStore())
     async with TokenRefresher(provider, store) as first:
         await first.save_tokens("alice", login(fake, "alice"))
     async with TokenRefresher(provider, store) as second:
         await asyncio.gather(*(second.get_valid_token("alice") for _ in range(100)))
-    assert loads == 1
+    assert store.calls("load") == 1
     assert fake.requests() == 0
 
 

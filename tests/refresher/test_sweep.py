@@ -27,38 +27,20 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight._core.sweep import sweep
-from tokenflight.testing import FakeProvider, RateLimited, ServerError
+from tokenflight.testing import FakeProvider, FaultyStore, RateLimited, ServerError
 
 
 async def outcomes_of(sweep: AsyncIterator[SweepOutcome]) -> dict[str, SweepOutcome]:
     return {outcome.user_id: outcome async for outcome in sweep}
 
 
-class CountingStore(MemoryTokenStore):
-    """Counts reads, and how many of them are under way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads = 0
-        self.under_way = 0
-        self.most_under_way = 0
-
-    async def load(self, key: TokenKey) -> StoredTokens | None:
-        self.reads += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        await asyncio.sleep(0)
-        self.under_way -= 1
-        return await super().load(key)
-
-
 @pytest.fixture
-def store() -> CountingStore:
-    return CountingStore()
+def store() -> FaultyStore:
+    return FaultyStore(MemoryTokenStore())
 
 
 async def test_system_b_a_sweep_renews_what_is_due_and_one_failure_does_not_stop_the_others(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as app:
         for user_id, life_left in {"due": -1, "fresh": 3000, "refused": -1, "poor": -1}.items():
@@ -82,7 +64,7 @@ async def test_system_b_a_sweep_renews_what_is_due_and_one_failure_does_not_stop
 
 
 async def test_a_sweep_renews_ahead_what_will_be_due_within_the_given_time(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
         for user_id, life_left in {"soon": 1000, "later": 3500}.items():
@@ -95,7 +77,7 @@ async def test_a_sweep_renews_ahead_what_will_be_due_within_the_given_time(
 
 
 async def test_two_sweeps_at_the_same_moment_renew_each_user_once(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     users = [f"user-{number}" for number in range(20)]
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
@@ -108,31 +90,42 @@ async def test_two_sweeps_at_the_same_moment_renew_each_user_once(
 
 
 async def test_a_sweep_looks_at_so_many_users_at_once_and_reads_each_record_once(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider
 ) -> None:
+    class CountingReads(MemoryTokenStore):
+        under_way = most_under_way = 0
+
+        async def load(self, key: TokenKey) -> StoredTokens | None:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            await asyncio.sleep(0)
+            self.under_way -= 1
+            return await super().load(key)
+
+    store = FaultyStore(reads := CountingReads())
     for number in range(100):
         await store.save(TokenKey(provider.name, f"user-{number}"), StoredTokens(login(fake, f"user-{number}")))
     async with TokenRefresher(provider, store) as refresher:
         outcomes = await outcomes_of(refresher.sweep(concurrency=5))
     assert len(outcomes) == 100
-    assert store.reads == 100
-    assert store.most_under_way == 5
+    assert store.calls("load") == 100
+    assert reads.most_under_way == 5
 
 
 async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     await store.save(TokenKey("another", "alice"), StoredTokens(TokenSet("access", expires_at=1.0)))
     await store.save(TokenKey(provider.name, "bob"), StoredTokens(login(fake, "bob")))
     async with TokenRefresher(provider, store) as refresher:
         assert list(await outcomes_of(refresher.sweep())) == ["bob"]
-        assert store.reads == 1
+        assert store.calls("load") == 1
         await refresher.get_valid_token("bob")
-    assert store.reads == 2
+    assert store.calls("load") == 2
 
 
 async def test_who_stops_listening_ends_the_sweep_but_no_renewal_under_way(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
         await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
@@ -148,7 +141,7 @@ async def test_who_stops_listening_ends_the_sweep_but_no_renewal_under_way(
 
 
 async def test_a_token_set_of_unknown_age_is_renewed_by_a_sweep_once(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     fake.lifetime = None
     await store.save(
@@ -161,20 +154,21 @@ async def test_a_token_set_of_unknown_age_is_renewed_by_a_sweep_once(
 
 
 async def test_a_user_logged_out_between_listing_and_reading_is_no_failure(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
     async with TokenRefresher(provider, store) as refresher:
         users = refresher.sweep()
-        listed = asyncio.ensure_future(anext(users))
-        await asyncio.sleep(0)
-        await refresher.delete_tokens("alice")
+        with store.hold("load") as gate:
+            listed = asyncio.ensure_future(anext(users))
+            await gate.reached()
+            await refresher.delete_tokens("alice")
         assert await listed == SweepOutcome("alice")
     assert fake.requests() == 0
 
 
 async def test_t3_a_refused_user_costs_a_sweep_no_request(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
     fake.revoke("alice")
@@ -185,15 +179,13 @@ async def test_t3_a_refused_user_costs_a_sweep_no_request(
     assert fake.requests() == 1
 
 
-async def test_a_store_that_can_not_list_its_users_ends_the_sweep_with_its_error(provider: OIDCProvider) -> None:
-    class Unlistable(MemoryTokenStore):
-        async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
-            yield TokenKey("idp", "alice")
-            raise StoreUnavailable("down")
-
-    async with TokenRefresher(provider, Unlistable()) as refresher:
-        with pytest.raises(StoreUnavailable):
-            await outcomes_of(refresher.sweep())
+async def test_a_store_that_can_not_list_its_users_ends_the_sweep_with_its_error(
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
+) -> None:
+    await refresher.save_tokens("alice", login(fake, "alice"))
+    store.fail("keys", after=True)
+    with pytest.raises(StoreUnavailable):
+        await outcomes_of(refresher.sweep())
 
 
 @pytest.mark.parametrize("wrong", [{"within": -1}, {"within": float("inf")}, {"concurrency": 0}, {"concurrency": 1.5}])
@@ -215,19 +207,19 @@ async def test_a_sweep_of_a_closed_refresher_is_an_error_and_not_one_a_user(
 
 
 async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore, clock: time_machine.Traveller
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store, policy=RefreshPolicy(cache_ttl=60)) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice"))
         await outcomes_of(refresher.sweep())
-        assert store.reads == 0
+        assert store.calls("load") == 0
         clock.shift(61)
         await outcomes_of(refresher.sweep())
-        assert store.reads == 1
+        assert store.calls("load") == 1
 
 
 def test_t5_a_sweep_waits_where_the_provider_asks_for_a_pause_and_then_renews_all(
-    clock: time_machine.Traveller, fake: FakeProvider, store: CountingStore
+    clock: time_machine.Traveller, fake: FakeProvider, store: FaultyStore
 ) -> None:
     users = [f"user-{number}" for number in range(20)]
 
@@ -249,7 +241,7 @@ def test_t5_a_sweep_waits_where_the_provider_asks_for_a_pause_and_then_renews_al
 
 
 async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
         for user_id in ("alice", "bob"):
@@ -260,7 +252,7 @@ async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause
 
 
 async def test_x9_a_user_logged_out_while_a_sweep_renews_is_no_failure(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -273,7 +265,7 @@ async def test_x9_a_user_logged_out_while_a_sweep_renews_is_no_failure(
 
 @pytest.mark.parametrize("life_left", [-1, 3000])
 async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no_more(
-    fake: FakeProvider, provider: OIDCProvider, store: CountingStore, life_left: float
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, life_left: float
 ) -> None:
     for number in range(50):
         user_id = f"user-{number}"
@@ -282,11 +274,11 @@ async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no
     async with aclosing(refresher.sweep(concurrency=2)) as sweep:
         await anext(sweep)
         await refresher.aclose()
-        read = store.reads
+        read = store.calls("load")
         with pytest.raises(ConfigurationError, match="closed"):
             async for _ in sweep:
                 pass
-    assert store.reads == read
+    assert store.calls("load") == read
 
 
 async def test_ending_a_sweep_waits_for_those_it_was_looking_at() -> None:

@@ -31,7 +31,7 @@ from tokenflight import (
 from tokenflight.stores import Lease
 from tokenflight.stores.codec import decode_record
 from tokenflight.stores.encryption import EncryptedCodec, new_key, reencrypt
-from tokenflight.testing import FakeProvider
+from tokenflight.testing import FakeProvider, FaultyStore
 
 OLD, NEW = new_key(), new_key()
 KEY: Final = TokenKey("idp", "alice")
@@ -304,36 +304,23 @@ async def test_x2_a_flight_under_way_is_waited_for_and_loses_nothing(
     assert (fake.refreshes("alice"), fake.reuses("alice")) == (2, 0)
 
 
-class Pausing(FileTokenStore):
-    """Holds each replacement back until `may_write`."""
-
-    def __init__(self, directory: Path, codec: EncryptedCodec) -> None:
-        super().__init__(directory, codec=codec)
-        self.is_writing, self.may_write = asyncio.Event(), asyncio.Event()
-
-    async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
-        self.is_writing.set()
-        await self.may_write.wait()
-        await super().replace(key, record, expected=expected)
-
-
 async def test_x1_a_flight_waits_for_a_record_that_is_being_written_again(
     fake: FakeProvider, provider: OIDCProvider, directory: Path, both: FileTokenStore
 ) -> None:
-    pausing = Pausing(directory, EncryptedCodec([NEW, OLD]))
+    store = FaultyStore(FileTokenStore(directory, codec=EncryptedCodec([NEW, OLD])))
     async with TokenRefresher(provider, both) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        reencryption = asyncio.create_task(outcomes_of(pausing))
-        await pausing.is_writing.wait()
-        renewal = asyncio.create_task(refresher.get_valid_token("alice"))
-        await asyncio.sleep(0.05)
-        assert fake.requests() == 0
-        pausing.may_write.set()
+        with store.hold("replace") as gate:
+            reencryption = asyncio.create_task(outcomes_of(store))
+            await gate.reached()
+            renewal = asyncio.create_task(refresher.get_valid_token("alice"))
+            await asyncio.sleep(0.05)
+            assert fake.requests() == 0
         assert await reencryption == {"alice": None}
         renewed = await renewal
         assert await refresher.load_tokens("alice") == renewed
     assert (fake.refreshes("alice"), fake.reuses("alice")) == (1, 0)
-    await pausing.aclose()
+    await store.aclose()
 
 
 async def test_x2_renewals_and_changes_of_the_key_at_the_same_time_lose_no_refresh_token(
