@@ -1,1 +1,1 @@
-"""What tokenflight costs, beside the least that the same work could cost: `python -m benchmarks`."""
+"""Measure tokenflight beside the least that the same work could cost: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""Answer the questions asked for, all of them by default; or draw the answers. Nothing is asserted."""
+"""Answer the given questions, or all of them, by measuring; or draw the answers. Nothing is asserted."""
 
 import argparse
 import asyncio
@@ -31,7 +31,7 @@ QUESTIONS: Final = (
     "fleet",
     "import",
 )
-"""Each is answered by the function of its name in the module of its name; a keyword of Python's gets an ending."""
+"""A function in a module answers each question; both have the question's name, or a longer one for a Python keyword."""
 
 _RESULTS: Final = Path(".benchmarks")
 _PICTURES: Final = Path("docs", "benchmarks")
@@ -53,7 +53,7 @@ def main() -> None:
         return
     if unknown := set(arguments.questions) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    logging.getLogger().addHandler(logging.NullHandler())  # what the libraries have to say of failures is counted here
+    logging.getLogger().addHandler(logging.NullHandler())  # the benchmarks count failures, so logs of them add nothing
     effort = QUICK if arguments.quick else FULL
     print(
         f"{platform.python_implementation()} {platform.python_version()}, httpx {httpx.__version__}, "
@@ -65,7 +65,7 @@ def main() -> None:
 
 def draw(source: Path, target: Path) -> None:
     """Draw what is in `source` into `target`."""
-    from benchmarks import pictures  # noqa: PLC0415 - nothing else needs it
+    from benchmarks import pictures  # noqa: PLC0415 - only drawing needs it
 
     for path in pictures.draw(results.read(source), target):
         print(path)
@@ -81,7 +81,7 @@ async def _answer(questions: Sequence[str], effort: Effort, directory: Path | No
 
 
 def _function(question: str) -> Answer:
-    """What answers `question`; imported only now, so that what one question needs, the others can do without."""
+    """The function that answers `question`. Imported here, because each question may need other packages."""
     name = f"{question}ing" if iskeyword(question) else question.replace("-", "_")
     answer: Answer = getattr(import_module(f"benchmarks.{name}"), name)
     return answer

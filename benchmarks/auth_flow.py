@@ -1,4 +1,4 @@
-"""What a token that is kept valid costs each API request."""
+"""Measure what a valid token adds to each API request."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AsyncExitStack
@@ -21,8 +21,8 @@ REQUEST_TARGET: Final = 1.06
 async def compare_auth_flows(sessions: Mapping[Peer, Session], effort: Effort) -> list[Comparison]:
     """Compare the authentication of each session with two that never look for a token, alone and in a whole request.
 
-    The floor of a pass overrides `async_auth_flow` and sets a header that is ready. The authentication that the
-    documentation shows is slower: its `auth_flow` is a second generator, driven by the first.
+    The floor of a pass overrides `async_auth_flow` and sets a constant header. The authentication in the HTTP library's
+    documentation is slower: it overrides `auth_flow`, a second generator that the first one drives.
     """
     comparisons = []
     for http in _libraries(sessions):
@@ -65,7 +65,7 @@ async def _compare_requests(http: Any, sessions: Mapping[str, Session], effort: 
 
 
 def _libraries(sessions: Mapping[Peer, Session]) -> list[Any]:
-    """The HTTP libraries of `sessions`, ours first: each has a floor of its own."""
+    """The HTTP libraries of `sessions`, that of tokenflight first. Each has a floor of its own."""
     found: dict[str, ModuleType] = {"httpx": httpx}
     found |= {session.http.__name__: session.http for session in sessions.values() if session.client is not None}
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Time rivals in interleaved rounds, so that a slow moment of the machine falls on all of them."""
+"""Time rivals in interleaved rounds, so that a slow moment of the machine affects all of them alike."""
 
 import gc
 import time
@@ -10,13 +10,13 @@ from typing import Final, Self
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many rounds, and by how much to cut the work done in each."""
+    """The number of rounds, and the divisor of the work in each round."""
 
     rounds: int
     divisor: int
 
     def share_of(self, count: int) -> int:
-        """`count`, cut to this effort."""
+        """`count`, divided for this effort."""
         return max(1, count // self.divisor)
 
 
@@ -30,9 +30,9 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """One way to do the work. `run` does it so many times; `prepare` comes before each `run` and is not timed.
+    """One way to do the work. `run` does it a given number of times; `prepare` runs before each `run`, untimed.
 
-    `target` is the highest ratio to the floor that is aimed at.
+    `target` is the highest acceptable ratio to the floor.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of what was measured, and the quartiles around it."""
+    """The median of the measured values, and the quartiles around it."""
 
     lower: float
     median: float
@@ -57,7 +57,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured of one rival: nanoseconds for doing the work once, and its ratio to the floor."""
+    """The measurement of one rival: nanoseconds for one unit of work, and the ratio to the floor."""
 
     name: str
     nanoseconds: Spread
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The rows of one table; the first is the floor. `notes` go below."""
+    """The rows of one table, the floor first, and `notes` below them."""
 
     title: str
     rows: Sequence[Row]
@@ -77,15 +77,15 @@ class Comparison:
 async def compare(
     title: str, rivals: Sequence[Rival], *, count: int, effort: Effort, notes: Sequence[str] = ()
 ) -> Comparison:
-    """Time each of `rivals`, the first of which is the floor, doing its work `count` times a round."""
+    """Time each of `rivals`, the floor first, with `count` units of work a round."""
     for rival in rivals:
-        await _nanoseconds(rival, count)  # to warm up
+        await _nanoseconds(rival, count)  # warm up
     measured: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    gc.freeze()  # collecting all that the rivals have imported would take longer than the rounds
+    gc.freeze()  # collecting the objects of all imports would take longer than the rounds
     try:
         for number in range(effort.rounds):
             first = number % len(rivals)
-            for rival in (*rivals[first:], *rivals[:first]):  # none is always measured in the wake of the same other
+            for rival in (*rivals[first:], *rivals[:first]):  # so that none always follows the same other one
                 measured[rival.name].append(await _nanoseconds(rival, count))
     finally:
         gc.unfreeze()
@@ -96,7 +96,7 @@ async def compare(
             Row(
                 rival.name,
                 Spread.of(measured[rival.name]),
-                # Ratios within a round: what slows the machine for a while cancels out.
+                # The ratio within a round cancels out a slow spell of the machine.
                 Spread.of([mine / least for mine, least in zip(measured[rival.name], floor, strict=True)]),
                 rival.target,
             )
@@ -109,7 +109,7 @@ async def compare(
 async def _nanoseconds(rival: Rival, count: int) -> float:
     await rival.prepare()
     gc.collect()
-    gc.disable()  # a collection would fall on whoever happens to run
+    gc.disable()  # a collection would count against the rival that happens to run
     try:
         start = time.perf_counter_ns()
         await rival.run(count)

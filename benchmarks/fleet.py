@@ -1,4 +1,4 @@
-"""What a fleet does to its provider after everybody has logged in at once, and after an outage: a simulation."""
+"""Simulate a fleet's load on its provider after all users log in at once, and after an outage."""
 
 import time
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ USERS: Final = 1_000_000
 PODS: Final = 200
 LEAST_USERS: Final = 1_000
 HOURS: Final = (0, 2, 4, 6, 9, 12, 24, 36, 48)
-"""Where the columns begin and end."""
+"""The columns begin and end at these hours."""
 
 STEADY_HOUR: Final = 12
-"""From then on, peaks are held against the target."""
+"""The first hour whose peaks are compared with the target."""
 
 TARGET_PEAK: Final = 1.5
 PODS_IN_OUTAGE: Final = 20
@@ -56,7 +56,7 @@ SCENES: Final = (
 
 
 async def fleet(effort: Effort) -> list[Table]:
-    """Simulate two days after a restart, and an outage of the provider on the second."""
+    """Simulate two days after a restart, with an outage of the provider on the second day."""
     users = max(LEAST_USERS, USERS // effort.divisor**2)
     reading_renews = await _reading_renews()
     scale = USERS / users
@@ -147,7 +147,7 @@ def _outages(effort: Effort, mean_rate: float) -> Table:
 
 
 async def _reading_renews() -> bool:
-    """Whether a refresher that does not know a user, and reads an aging token set, renews it in the background."""
+    """Whether a refresher with an empty cache that reads an aging token set renews it in the background."""
     provider, store = PromptProvider(), MemoryTokenStore()
     aging = issued_at(time.time() - LIFETIME_SECONDS + RefreshPolicy().expiry_buffer + 1)
     await store.save(TokenKey(provider.name, USER), StoredTokens(replace(aging, refresh_token="refresh")))
@@ -157,7 +157,7 @@ async def _reading_renews() -> bool:
 
 
 def _chance_to_be_known(policy: RefreshPolicy) -> float:
-    """How likely a pod, drawn for each call anew, trusts a copy from an earlier call of the user."""
+    """The probability that a random pod still has a current cache entry from an earlier call of the user."""
     if policy.cache_ttl is None:
         return 1.0
     return 1.0 - (1.0 - 1.0 / PODS) ** int(policy.cache_ttl / CALL_SECONDS)

@@ -1,6 +1,6 @@
-"""A fleet whose users call all the time, simulated: the library's own code decides, only time and calls are made up.
+"""Simulate a fleet whose users call all the time. The library's own code decides; only time and calls are simulated.
 
-All times are seconds since the restart after which everybody logged in.
+All times are seconds since the restart after which all users log in.
 """
 
 import heapq
@@ -21,30 +21,30 @@ from tokenflight.policy import Freshness, fresh_until, judge, user_jitter
 _LIMITS: Final = Limits()
 
 LOGIN_SECONDS: Final = 300.0
-"""How long it takes until all have logged in."""
+"""All users log in within these seconds."""
 
 LIFETIME_SECONDS: Final = 3600.0
 CALL_SECONDS: Final = 30.0
-"""From one call of a user to the next."""
+"""Between two calls of one user."""
 
 ANSWER_SECONDS: Final = 0.2
 """From a request for a renewal to the provider's answer."""
 
 _DRAWS: Final = 100_003
-"""A prime, so that no user meets the same draws again and again."""
+"""A prime, so that no user gets the same draws in every cycle."""
 
 
 def user_id(number: int) -> str:
-    """The user id of so many a user."""
+    """The id of the user with this `number`."""
     return f"user-{number:07}"
 
 
 def renewals_per_minute(
     users: Iterable[str], policy: RefreshPolicy, *, until: float, chance: float = 1.0
 ) -> Sequence[int]:
-    """How many renewals the `users` cause in each whole minute before `until`.
+    """The number of renewals that `users` cause in each whole minute before `until`.
 
-    `chance` is how likely a call that finds a token set aging starts a renewal; one that finds it due always does.
+    `chance` is the probability that a call with an aging token set starts a renewal. A call with a due one always does.
     """
     counts = [0] * (int(until) // 60 + 1)
     for _, _, renewals in lives(users, policy, until, chance):
@@ -54,12 +54,12 @@ def renewals_per_minute(
 
 
 def token_sets(users: Iterable[str], policy: RefreshPolicy, *, at: float) -> list[tuple[str, TokenSet]]:
-    """What each of `users` holds at the moment `at`."""
+    """The token set that each of `users` has at the moment `at`."""
     return [(user, issued_at(max([login, *renewals]))) for user, login, renewals in lives(users, policy, at, 1.0)]
 
 
 def issued_at(moment: float) -> TokenSet:
-    """A token set as the provider gives it at `moment`."""
+    """The token set that the provider issues at `moment`."""
     return TokenSet("token", issued_at=moment, expires_at=moment + LIFETIME_SECONDS)
 
 
@@ -74,7 +74,7 @@ class Outage:
 
 @dataclass(slots=True)
 class Tally:
-    """What pods did, and what became of their users. `requests` are counted by the second."""
+    """What pods did, and what happened to their users. `requests` maps each second to its number of requests."""
 
     users: int = 0
     requests: dict[int, int] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class _Flight:
 
 
 class Pod:
-    """One refresher with the users whose calls it gets, from some time before an outage on."""
+    """One refresher and the users that call it, from some time before an outage on."""
 
     def __init__(
         self, users: Iterable[tuple[str, TokenSet]], policy: RefreshPolicy, outage: Outage, tally: Tally, *, seed: int
@@ -130,7 +130,7 @@ class Pod:
         self._at(outage.end, self._look_at_the_damage)
 
     def run(self, until: float) -> None:
-        """Let the time go by."""
+        """Run all events before `until`."""
         while self._events and self._events[0][0] < until:
             now, _, happen = heapq.heappop(self._events)
             happen(now)
@@ -146,7 +146,7 @@ class Pod:
         return judge(tokens, self._policy, now) is Freshness.EXPIRED
 
     def _call(self, user: _User, now: float) -> None:
-        """What `TokenRefresher.get_valid_token` does."""
+        """Act as `TokenRefresher.get_valid_token` does."""
         if not user.is_flying:
             if judge(user.tokens, self._policy, now, jitter=user.jitter) is Freshness.FRESH:
                 self._sleep_while_fresh(user)
@@ -207,12 +207,12 @@ class Pod:
 def lives(
     users: Iterable[str], policy: RefreshPolicy, until: float, chance: float
 ) -> Iterator[tuple[str, float, list[float]]]:
-    """Each user, the moment of the login, and those of the renewals."""
+    """Yield each user with the moment of the login and the moments of the renewals."""
     draw = random.Random(1)
     logins = cycle([draw.uniform(0.0, LOGIN_SECONDS) for _ in range(_DRAWS - 2)])
     waits = [draw.uniform(0.0, CALL_SECONDS) for _ in range(_DRAWS)]
     calls = cycle([(wait + CALL_SECONDS * _misses(draw, chance), wait) for wait in waits])
-    tokens = issued_at(0.0)  # what the policy says of it, it says of later ones at a later time
+    tokens = issued_at(0.0)  # a later token set gets the same judgement, later by the same time
     due = fresh_until(tokens, policy, jitter=0.0)
     for user in users:
         fresh = fresh_until(tokens, policy, jitter=user_jitter(user))
@@ -228,5 +228,5 @@ def lives(
 
 
 def _misses(draw: random.Random, chance: float) -> int:
-    """How many calls go by without luck before one has it."""
+    """The number of calls without luck before the first one with luck."""
     return 0 if chance >= 1.0 else int(math.log(1.0 - draw.random()) / math.log(1.0 - chance))

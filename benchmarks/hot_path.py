@@ -1,4 +1,4 @@
-"""What a valid token costs that is in memory already: alone, and on its way into a request."""
+"""Measure a valid token from memory: alone, and in a pass of the auth flow."""
 
 from contextlib import AsyncExitStack
 

@@ -1,4 +1,4 @@
-"""How long a program waits for its imports."""
+"""Measure the time of `import tokenflight`."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ TARGET: Final = 1.3
 async def importing(effort: Effort) -> list[Table]:
     """Compare `import tokenflight` with `import httpx`, each in an interpreter of its own."""
     for statement in STATEMENTS:
-        _run(statement)  # to compile what is imported
+        _run(statement)  # compile the modules
     rounds = [{statement: _run(statement) for statement in STATEMENTS} for _ in range(effort.rounds)]
     httpx, tokenflight = (
         [each[statement] - each["pass"] for each in rounds] for statement in ("import httpx", "import tokenflight")
@@ -44,7 +44,7 @@ async def importing(effort: Effort) -> list[Table]:
 
 
 def _run(statement: str) -> float:
-    """How many seconds an interpreter takes to run `statement`."""
+    """The seconds in which a new interpreter runs `statement`."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", statement], check=True)
     return time.perf_counter() - start

@@ -1,6 +1,6 @@
 """A token endpoint that costs next to nothing, in a process of its own: ``python loopback_server.py``.
 
-It reads HTTP/1.1 requests, whatever they ask for, and answers each with the same token set.
+It answers each HTTP/1.1 request with the same token set.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _CONTENT_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORE
 
 @contextmanager
 def token_endpoint() -> Iterator[str]:
-    """The URL of an endpoint that runs for as long as the context lasts."""
+    """Run an endpoint for as long as the context lasts; yield its URL."""
     with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None  # for type checkers

@@ -1,4 +1,4 @@
-"""What a user costs who is kept in memory, and whether many of them slow down the hot path."""
+"""Measure the memory of each cached user, and whether many users slow down the hot path."""
 
 import asyncio
 import gc
@@ -31,14 +31,14 @@ MAX_ROUNDS: Final = 15
 
 
 class ElsewhereStore(MemoryTokenStore):
-    """Stands for a store on another machine: what is saved takes no memory here. Adds up the sizes of the versions."""
+    """Stands for a store on another machine: it keeps no record in memory. It adds up the sizes of the versions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.version_bytes = 0
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:  # noqa: ARG002 - the interface names it
-        """Keep nothing."""
+        """Count the version, and keep nothing."""
         self.version_bytes += getsizeof(record.version)
 
 
@@ -52,7 +52,7 @@ async def memory(effort: Effort) -> list[Comparison | Table]:
             store = ElsewhereStore()
             refreshers[size] = await stack.enter_async_context(_refresher(store, size))
             rows.append(await _memory_row(refreshers[size], store, size))
-        gc.freeze()  # collecting before each round would take longer than the rounds
+        gc.freeze()  # a collection before each round would take longer than the round
         try:
             hot_path = await _hot_path(refreshers, effort)
             floor = await _dict_look_up([1, *sizes], effort)
@@ -74,9 +74,9 @@ async def memory(effort: Effort) -> list[Comparison | Table]:
 
 
 async def _memory_row(refresher: TokenRefresher, store: ElsewhereStore, size: int) -> Sequence[Cell]:
-    """Cache `size` users and say what each of them costs."""
+    """Cache `size` users; return the memory of each."""
     gc.collect()
-    gc.disable()  # it would go through all users again and again
+    gc.disable()  # a collection would visit all users again and again
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -93,13 +93,13 @@ async def _memory_row(refresher: TokenRefresher, store: ElsewhereStore, size: in
 
 
 async def _cache(refresher: TokenRefresher, size: int) -> tuple[int, int]:
-    """Put `size` users into memory; how many bytes their ids and tokens take, and would take as plain strings."""
+    """Cache `size` users; return the bytes of their ids and tokens as they are, and as plain strings."""
     string_bytes = plain_bytes = 0
     for number in range(size):
         user_id, tokens = _user(number), _tokens(number)
         await refresher.save_tokens(user_id, tokens)
         if number % 100 == 0:
-            await asyncio.sleep(0)  # the event loop clears away the timeouts that were not needed
+            await asyncio.sleep(0)  # let the event loop drop the timers of the timeouts
         secrets = [token for token in (tokens.access_token, tokens.refresh_token) if token is not None]
         string_bytes += getsizeof(user_id) + sum(map(getsizeof, secrets))
         plain_bytes += getsizeof(user_id) + sum(getsizeof(str(secret)) for secret in secrets)
@@ -122,7 +122,7 @@ async def _hot_path(refreshers: Mapping[int, TokenRefresher], effort: Effort) ->
 
 
 async def _dict_look_up(sizes: Sequence[int], effort: Effort) -> Comparison:
-    """What the processor's caches alone make of it: a look-up in a bare dict, its values as far apart."""
+    """The effect of the processor's caches alone: look-ups in a bare dict with as many values."""
 
     def rival(size: int) -> Rival:
         users = _in_random_order(size, effort)
@@ -143,12 +143,12 @@ async def _compare(title: str, rivals: Sequence[Rival], effort: Effort) -> Compa
 
 
 def _in_random_order(size: int, effort: Effort) -> Sequence[str]:
-    # Equal strings but not the same objects: an app has the user id from a request, not from us.
+    # Equal strings, but new objects: an app reads the user id from a request.
     return [_user(number) for number in random.choices(range(size), k=effort.share_of(LOOK_UPS))]
 
 
 def _refresher(store: TokenStore, size: int) -> TokenRefresher:
-    # The copies are trusted for ever: filling the memory takes longer than the minute that is the default.
+    # The entries never become stale: filling the cache takes longer than the default of a minute.
     return TokenRefresher(PromptProvider(), store, policy=RefreshPolicy(cache_ttl=None, max_cached_users=size))
 
 
@@ -157,7 +157,7 @@ def _user(number: int) -> str:
 
 
 def _tokens(number: int) -> TokenSet:
-    """A token set of an hour, its tokens short, as their lengths do not count."""
+    """A token set of an hour. Its tokens are short, because their lengths do not matter here."""
     issued_at = time.time()
     return TokenSet(
         access_token=f"access-{number:032}",

@@ -1,4 +1,4 @@
-"""What was measured, as pictures: every comparison as bars, and of the tables what a picture shows better."""
+"""Draw the results: every comparison as bars, and those tables that read better as pictures."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ OUR_NAMES: Final = (
     "import tokenflight",
 )
 LOG_FROM: Final = 25.0
-"""Where the largest value is so many times the smallest, the scale is logarithmic."""
+"""From this ratio of the largest value to the smallest on, the scale is logarithmic."""
 
 SHOWN_CALLERS: Final = 100
 SHOWN_PROCESSES: Final = 4
@@ -36,7 +36,7 @@ class Picture:
 
 
 def draw(several: Sequence[Results], directory: Path) -> list[Path]:
-    """Draw all `several` results into `directory`, which is made if need be."""
+    """Draw each of `several` results into `directory`, and create it if it does not exist."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for results in several:
@@ -123,7 +123,7 @@ def _fate(row: Mapping[str, Cell]) -> str:
 
 
 def _first_numbers(table: Table) -> dict[str, float]:
-    """Of the first column with nothing but numbers in it, by the first column; empty if there is none."""
+    """The values of the first column that has only numbers, by the label in each row; empty if there is none."""
     for at in range(1, len(table.columns)):
         cells = [row[at] for row in table.rows]
         try:
@@ -148,7 +148,7 @@ def _lines(
 
 
 def _series(rows: Sequence[Mapping[str, Cell]], name: str, x: str, y: str) -> dict[str, list[tuple[float, float]]]:
-    """By the column `name`, those of this library first, the points that columns `x` and `y` hold."""
+    """The points in columns `x` and `y`, by the column `name`; those of this library come first."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda row: not _is_ours(str(row[name]))):
         series.setdefault(str(row[name]), []).append((_number(row[x]), _number(row[y])))
@@ -166,7 +166,7 @@ def _rows(table: Table) -> list[dict[str, Cell]]:
 
 
 def _number(cell: Cell) -> float:
-    """The number in `cell`, also one with commas; `ValueError` if it is none."""
+    """The number in `cell`, with or without commas. Raises `ValueError` if there is none."""
     if cell is None:
         raise ValueError(cell)
     return float(cell.replace(",", "")) if isinstance(cell, str) else float(cell)

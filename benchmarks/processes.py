@@ -1,4 +1,4 @@
-"""What happens when several processes share one store and find the same token in it expired."""
+"""Measure several processes that share one store and find the same token in it expired."""
 
 import asyncio
 import json
@@ -26,14 +26,14 @@ CALLERS: Final = 25
 
 USERS: Final = 5
 PROVIDER_SECONDS: Final = 0.05
-"""How long the provider takes for a refresh."""
+"""The provider answers a refresh after this time."""
 
 COLUMNS: Final = ("library and store", "processes", "callers", "requests", "failed", "grants revoked", "median ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A library on one of its stores. `server` is the module and function that start the server of the store."""
+    """A library on one of its stores. `server` names the module and the function that start the store's server."""
 
     peer: Peer
     server: tuple[str, str] | None = None
@@ -85,7 +85,7 @@ SUBJECTS: Final = (
 
 
 async def processes(effort: Effort) -> list[Table]:
-    """Let the callers of 1, 2, 4 and 8 processes loose on one expired token, user by user."""
+    """Let the callers of 1, 2, 4 and 8 processes ask for one expired token, user by user."""
     sizes, callers, users = (SIZES, CALLERS, USERS) if effort is FULL else (QUICK_SIZES, 5, 1)
     installed, missing = split(subject.peer for subject in SUBJECTS)
     rows: list[Sequence[Cell]] = []
@@ -112,7 +112,7 @@ async def processes(effort: Effort) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one user."""
+    """The result for one user."""
 
     requests: int
     failed: int
@@ -127,7 +127,7 @@ async def _rows(
     async with _location(subject) as shared, AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(_worker(subject.peer)) for _ in range(max(sizes))]
         for worker in workers:
-            await _line_of(worker)  # it is ready
+            await _line_of(worker)  # the worker is ready
         for size in sizes:
             outcomes = []
             for _ in range(users):
@@ -158,7 +158,7 @@ class _Crowd:
     location: str
 
     async def rush(self, callers: int, provider: Provider) -> Outcome:
-        """Let that many callers of each process ask at the same moment."""
+        """Let `callers` callers in each process ask at the same moment."""
         await self._tell(self.workers[:1], "seed")
         await self._tell(self.workers, "open")
         start = time.perf_counter()
@@ -189,7 +189,7 @@ async def _line_of(worker: Process) -> bytes:
 
 @asynccontextmanager
 async def _worker(peer: Peer) -> AsyncIterator[Process]:
-    """A process that runs until the end of the context, and sends an empty line when it is ready."""
+    """Run a process until the context ends. It prints an empty line when it is ready."""
     arguments = ("-m", "benchmarks.peers.worker", peer.module, peer.callers.name)
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=PIPE, stdout=PIPE, limit=2**20)
     assert process.stdin is not None
@@ -202,7 +202,7 @@ async def _worker(peer: Peer) -> AsyncIterator[Process]:
 
 @asynccontextmanager
 async def _location(subject: Subject) -> AsyncIterator[str | None]:
-    """The URL of a server that runs meanwhile; None where each user gets a directory of its own."""
+    """Run the server of `subject` and yield its URL; yield None if each user gets a directory instead."""
     if subject.server is None:
         yield None
         return

@@ -1,8 +1,8 @@
-"""The provider that everybody is measured against, as a process of its own: `python -m benchmarks.provider`.
+"""The provider for all libraries, in a process of its own: `python -m benchmarks.provider`.
 
-It is as strict as RFC 9700 wants it: each refresh token is good for one use, and one that comes again revokes the
-whole grant. It prints its URL, and ends when its standard input does. Under ``/control`` it is told what to do and
-asked what it saw; `Provider` is the other end of that.
+It is as strict as RFC 9700 §4.14 recommends: a refresh token is valid for one use, and a second use revokes the grant.
+It prints its URL, and ends when its standard input ends. Requests to ``/control`` set its conduct and return what it
+saw; `Provider` sends them.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from tokenflight.testing.replies import Reply, json_reply, text_reply, token_err
 CLIENT_ID: Final = "app"
 CLIENT_SECRET: Final = "s3cret"
 MICROSOFT: Final = "https://login.example/tenant"
-"""How the libraries that only know Microsoft's provider call this one; their requests are sent to loopback."""
+"""The address of this provider for libraries that only know Microsoft's. Their requests are sent to loopback."""
 
 EXPIRED: Final = 0.0
-"""The lifetime, in seconds, of a token that has expired when it is issued."""
+"""The lifetime in seconds of a token that is expired when it is issued."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a login gave the app. `expires_at` is in POSIX seconds.
+    """The result of a login. `expires_at` is in POSIX seconds.
 
-    Libraries that keep their tokens to themselves are given `code`, which is exchanged once for the same tokens.
+    A library that accepts no tokens gets `code` instead, and exchanges it once for the same tokens.
     """
 
     base_url: str
@@ -55,10 +55,10 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """How the provider treats refresh requests.
+    """The provider's answer to refresh requests.
 
-    It answers after `seconds`, with `status` instead of tokens unless that is 200, and with access tokens of
-    `lifetime` seconds. Where it `holds`, requests wait at the door until they are let in.
+    It answers after `seconds`, with access tokens of `lifetime` seconds, or with an error if `status` is not 200. If it
+    `holds`, it keeps each request waiting until it is told to let the requests in.
     """
 
     seconds: float = 0.0
@@ -69,9 +69,9 @@ class Conduct:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the provider saw of one user: refresh requests, and whether the grant is revoked.
+    """What the provider saw of one user: the number of refresh requests, and whether the grant is revoked.
 
-    `live` are those of the access tokens asked about that an API should accept.
+    `live` lists those of the given access tokens that an API would accept.
     """
 
     requests: int
@@ -80,7 +80,7 @@ class Sight:
 
 
 class Provider:
-    """The provider's process, seen from another one."""
+    """The provider, seen from another process."""
 
     def __init__(self, control: httpx.AsyncClient) -> None:
         self.base_url = str(control.base_url).rstrip("/")
@@ -94,19 +94,19 @@ class Provider:
         return Login(base_url=self.base_url, user_id=user_id, **reply)
 
     async def behave(self, conduct: Conduct) -> None:
-        """Treat refresh requests like this from now on."""
+        """Answer refresh requests according to `conduct` from now on."""
         await self._tell("behave", **asdict(conduct))
 
     async def holds_a_request(self) -> None:
-        """Wait until a request waits at the door."""
+        """Wait until the provider holds a request."""
         await self._tell("await-request")
 
     async def let_in(self) -> None:
-        """Let in all requests, those that wait and those to come."""
+        """Let in all held requests, and all later ones."""
         await self._tell("let-in")
 
     async def sight(self, login: Login, access_tokens: Sequence[str]) -> Sight:
-        """What was seen of the user of `login`."""
+        """What the provider saw of the user of `login`."""
         return Sight(**await self._tell("sight", user_id=login.user_id, access_tokens=list(access_tokens)))
 
     async def _tell(self, command: str, **members: object) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Provider:
 
 @asynccontextmanager
 async def provider_process() -> AsyncIterator[Provider]:
-    """A provider in a process of its own, so that its work is not measured as the client's."""
+    """Run a provider in a process of its own, so that its work is not measured as the client's."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -133,7 +133,7 @@ async def provider_process() -> AsyncIterator[Provider]:
 
 
 class StrictProvider:
-    """The provider as an ASGI app. Awaits nothing while its state changes."""
+    """The provider as an ASGI app. It awaits nothing while it changes its state."""
 
     def __init__(self) -> None:
         self._grants = Grants()
@@ -212,12 +212,12 @@ class StrictProvider:
             case {"grant_type": "refresh_token", "refresh_token": refresh_token}:
                 status, members = await self._refresh(refresh_token)
             case {"grant_type": "authorization_code" | "password"} as form:
-                # A password is a code here: who logged in once has to come back in person.
+                # A password is a code here, valid once: a library can't log the user in again without the user.
                 status, members = 200, self._codes.pop(form.get("code") or form.get("password") or "", None)
                 if members is not None:
                     members["scope"] = form.get("scope", members["scope"])
                     if form["grant_type"] == "password":
-                        members["expires_in"] = max(members["expires_in"], 1)  # to who asks like this, 0 is no expiry
+                        members["expires_in"] = max(members["expires_in"], 1)  # the library takes 0 for no expiry
             case _:
                 return token_error("unsupported_grant_type")
         if status != 200:
@@ -242,7 +242,7 @@ class StrictProvider:
         )
 
     async def _refresh(self, refresh_token: str) -> tuple[int, dict[str, Any] | None]:
-        """The status, and the members of the reply, or None if the refresh token is refused."""
+        """Return the status, and the members of the reply or None for a refused refresh token."""
         user_id = self._grants.user_of_refresh_token(refresh_token)
         self._requests[user_id] = self._requests.get(user_id, 0) + 1
         conduct = self._conduct
@@ -260,7 +260,7 @@ class StrictProvider:
 
 
 def _microsoft_members(user_id: str) -> Mapping[str, str]:
-    """What makes a token reply one of Microsoft's: whose account it is."""
+    """The members that only Microsoft's token replies have: the user's account."""
     account = {"uid": user_id, "utid": "tenant"}
     claims = {"oid": user_id, "tid": "tenant", "sub": user_id, "preferred_username": user_id}
     return {"client_info": _encoded(account), "id_token": f"{_encoded({})}.{_encoded(claims)}."}
@@ -273,7 +273,7 @@ def _encoded(members: Mapping[str, str]) -> str:
 async def _main() -> None:
     async with serve_on_loopback(StrictProvider(), cancel_requests=lambda: None) as base_url:
         print(base_url, flush=True)
-        await asyncio.to_thread(sys.stdin.read)  # until it ends, be it because the parent process died
+        await asyncio.to_thread(sys.stdin.read)  # ends also when the parent process dies
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Comparisons told as work done per second, as a share of what the floor does."""
+"""Comparisons as work per second, and as a share of the work of the floor."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,12 +10,12 @@ COLUMNS: Final = ("what", "per second", "quartiles", "share of the bare one", "q
 
 
 def as_rates(title: str, comparisons: Sequence[Comparison], *, notes: Sequence[str] = ()) -> Table:
-    """The `comparisons` under one `title`, the floor of each above its rivals."""
+    """One table of all `comparisons`, the floor of each above its rivals."""
     return Table(title, COLUMNS, [_cells(row) for each in comparisons for row in _rates(each)], notes)
 
 
 def least_share(share: float) -> float:
-    """The highest ratio of time that still does `share` of the work of the floor."""
+    """The highest ratio of time at which a rival still does `share` of the work of the floor."""
     return 1 / share
 
 

@@ -1,4 +1,4 @@
-"""The Redis store to be measured, beside the bare commands of the same client."""
+"""The Redis store, beside the bare commands of the same client."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -12,9 +12,9 @@ from tokenflight.stores.redis import RedisTokenStore
 
 @asynccontextmanager
 async def redis() -> AsyncIterator[Subject]:
-    """A server of the tests, and two clients of it."""
+    """Start a server as the tests do, with two clients."""
     sys.path.append(TESTS)
-    from kit.redis_server import free_port, running_server  # noqa: PLC0415 - found through the line above
+    from kit.redis_server import free_port, running_server  # noqa: PLC0415 - the line above makes it importable
 
     port = free_port()
     with running_server("--port", str(port), "--bind", "127.0.0.1"):

@@ -1,4 +1,4 @@
-"""What a benchmark tells: tables of plain cells, printed as text and kept as JSON."""
+"""The output of a benchmark: tables of plain cells, printed as text and kept as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Cell = str | int | float | None
 class Table:
     """Rows of cells under `columns`, with `notes` below.
 
-    Such as who could not take part, and why.
+    A note says, for example, why a library did not take part.
     """
 
     title: str

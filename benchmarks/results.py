@@ -1,4 +1,4 @@
-"""What was measured as JSON files, one a question, with what it was measured on and no date."""
+"""The results as JSON files, one a question. Each names the machine and the versions, and has no date."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from benchmarks.peers import OURS, PEERS, versions_of
 from benchmarks.report import Table
 
 _OTHERS: Final = ("httpx2", "msal-extensions", "redis", "sqlalchemy", "asyncpg", "uvicorn")
-"""Packages that matter beside those of the peers."""
+"""Packages whose versions matter, besides those of the peers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The answer to one question. `measured_on` says with what: Python, its packages and the machine."""
+    """The answer to one question. `measured_on` names Python, its packages and the machine."""
 
     question: str
     measured_on: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Results:
 
 
 def measured_on() -> dict[str, Any]:
-    """With what this process measures."""
+    """Python, the packages and the machine of this process."""
     packages = versions_of([OURS, *PEERS])
     for name in _OTHERS:
         try:
@@ -44,7 +44,7 @@ def measured_on() -> dict[str, Any]:
 
 
 def write(results: Results, directory: Path) -> None:
-    """Write `results` to a file in `directory`, which is made if need be."""
+    """Write `results` to a file in `directory`, and create it if it does not exist."""
     reports = [
         {"kind": "comparison" if isinstance(report, Comparison) else "table", **asdict(report)}
         for report in results.reports

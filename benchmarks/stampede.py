@@ -1,4 +1,4 @@
-"""What happens when many callers find the same token expired, at a provider that revokes what is used twice."""
+"""Measure many callers that find one token expired, at a provider that revokes a grant on reuse."""
 
 import asyncio
 import gc
@@ -15,14 +15,14 @@ from benchmarks.provider import Conduct, Provider, provider_process
 from benchmarks.report import Cell, Table
 
 SIZES: Final[Mapping[int, int]] = {1: 7, 10: 7, 100: 7, 1_000: 5, 10_000: 5}
-"""Numbers of callers, and how many rounds of each."""
+"""The rounds for each number of callers."""
 
 QUICK_SIZES: Final[Mapping[int, int]] = {10: 2}
 CROWD: Final = 100
-"""How many callers there are in the variants; in quick ones, the largest of the quick sizes."""
+"""The number of callers in the variants. A quick run takes the largest of the quick sizes."""
 
 PROVIDER_SECONDS: Final = 0.02
-"""How long the provider takes for a refresh in the variants, where time does not matter."""
+"""In the variants, the provider answers a refresh after this time. They measure no time."""
 
 COLUMNS: Final = ("library", "what each caller wants", "callers", "requests", "failed", "grants revoked")
 TIME_COLUMNS: Final = (*COLUMNS, "median ms", "lower quartile", "upper quartile", "ratio to floor")
@@ -30,7 +30,7 @@ TIME_COLUMNS: Final = (*COLUMNS, "median ms", "lower quartile", "upper quartile"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one stampede: refresh requests, callers without a good token, and how long it took."""
+    """The result of one stampede: refresh requests, callers without a valid token, and the time it took."""
 
     requests: int
     failed: int
@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A table of its own: how the provider treats the callers, and whether the first of them is cancelled."""
+    """A table of its own: the provider's conduct, and whether the first caller is cancelled."""
 
     title: str
     conduct: Conduct
@@ -49,7 +49,7 @@ class Variant:
     cancels: bool = False
 
     def callers_of(self, peer: Peer, size: int) -> int:
-        """How many of `size` callers take part: fewer where trouble would take them minutes."""
+        """The number of callers of `peer`, at most `size`: fewer if the provider's failures would take them minutes."""
         return size if self.conduct.status == HTTPStatus.OK else min(size, peer.most_in_trouble)
 
 
@@ -65,7 +65,7 @@ VARIANTS: Final = (
         "the provider answers 503",
         Conduct(status=503, seconds=PROVIDER_SECONDS),
         "all have to fail: what counts is how many requests a provider in trouble gets",
-        rounds=1,  # retries take some of them seconds
+        rounds=1,  # some libraries retry for seconds
     ),
     Variant(
         "tokens that live 30 seconds",
@@ -77,7 +77,7 @@ VARIANTS: Final = (
 
 
 async def stampede(effort: Effort) -> list[Table]:
-    """Let callers of each library loose on one expired token."""
+    """Let callers of each library ask for one expired token."""
     full = effort is FULL
     peers, missing = split((OURS, OUR_AUTH, *PEERS))
     async with provider_process() as provider:
@@ -91,14 +91,14 @@ async def stampede(effort: Effort) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class _Arena:
-    """Where libraries show what they do, and notes on those who don't."""
+    """The provider, the libraries that take part, and notes about the missing ones."""
 
     provider: Provider
     peers: Sequence[Peer]
     missing: Sequence[str]
 
     async def timed(self, sizes: Mapping[int, int]) -> Table:
-        """Stampedes of all `sizes`, each with its number of rounds, beside the floor."""
+        """Measure stampedes of all `sizes`, each with its number of rounds, beside the floor."""
         rows: list[Sequence[Cell]] = []
         for size, rounds in sizes.items():
             able = [peer for peer in self.peers if size <= peer.most_callers]
@@ -106,7 +106,7 @@ class _Arena:
             for peer, seen in outcomes.items():
                 floor = outcomes[next(floor for floor in FLOORS if _calls_api(floor) == _calls_api(peer))]
                 taken = Spread.of([outcome.seconds * 1e3 for outcome in seen])
-                # Ratios within a round: what slows the machine for a while cancels out.
+                # The ratio within a round cancels out a slow spell of the machine.
                 ratio = median(mine.seconds / least.seconds for mine, least in zip(seen, floor, strict=True))
                 rows.append((*_counts(peer, size, seen), taken.median, taken.lower, taken.upper, ratio))
         limits = [
@@ -125,7 +125,7 @@ class _Arena:
         return Table("Callers who find a token expired", TIME_COLUMNS, rows, notes)
 
     async def varied(self, variant: Variant, size: int, rounds: int) -> Table:
-        """Stampedes of one `variant`."""
+        """Measure stampedes of one `variant`."""
         able = [peer for peer in self.peers if not variant.cancels or peer.can_be_cancelled]
         unable = [
             f"{peer.name}: its callers, {peer.why_not}, can't be cancelled" for peer in self.peers if peer not in able
@@ -147,7 +147,7 @@ class _Arena:
         self, peers: Sequence[Peer], size: int, rounds: int, variant: Variant | None = None
     ) -> dict[Peer, list[Outcome]]:
         outcomes: dict[Peer, list[Outcome]] = {peer: [] for peer in peers}
-        for number in range(0 if variant else -1, rounds):  # when it is timed, one more to warm up
+        for number in range(0 if variant else -1, rounds):  # a timed run has one more round, to warm up
             first = number % len(peers)
             for peer in (*peers[first:], *peers[:first]):
                 outcome = await self._stampede(peer, variant.callers_of(peer, size) if variant else size, variant)
@@ -161,7 +161,7 @@ class _Arena:
         await self.provider.behave(variant.conduct if variant else Conduct())
         async with peer.open(login) as session:
             gc.collect()
-            gc.disable()  # a collection would fall on whoever happens to run
+            gc.disable()  # a collection would count against the caller that happens to run
             try:
                 meanwhile = self._cancel if cancels else None
                 served = await serve(session, peer.callers, size, login, meanwhile=meanwhile)

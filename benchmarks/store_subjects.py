@@ -1,4 +1,4 @@
-"""Stores to be measured, each beside the bare calls beneath it: what needs no server."""
+"""The stores that need no server, each beside the bare calls that it is made of."""
 
 import asyncio
 import os
@@ -21,14 +21,14 @@ KEY: Final = TokenKey("prompt", USER)
 FILE_SAVE_SHARE: Final = 0.8
 RENEWAL_SHARE: Final = 0.7
 TESTS: Final = str(Path(__file__).parents[1] / "tests")
-"""Where the servers are."""
+"""The directory of the modules that start servers."""
 
 Work = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A store; the bare ways to do what it does, the first of which is the floor; how often to do it in a round."""
+    """A store, the bare ways to do the same work, with the floor first, and the number of repetitions in a round."""
 
     name: str
     store: TokenStore
@@ -42,7 +42,7 @@ class Subject:
 
 
 def records() -> Iterator[bytes]:
-    """Records of the size of those that the stores write, no two in a row the same: some engines write only changes."""
+    """Alternate between two records as large as a store's: some engines skip a write that changes nothing."""
     tokens = token_set(issued_at=time.time())
     return cycle([JSONCodec().encode(KEY, StoredTokens(tokens)) for _ in range(2)])
 
@@ -59,7 +59,7 @@ async def closing(*stores: TokenStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def memory() -> AsyncIterator[Subject]:
-    """A store and a bare dict."""
+    """Open the store beside a bare dict."""
     store = MemoryTokenStore()
     records: dict[TokenKey, StoredTokens] = {}
     record = StoredTokens(token_set(issued_at=time.time()), Version("bare"))
@@ -89,7 +89,7 @@ async def memory() -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def files() -> AsyncIterator[Subject]:
-    """Two stores in one directory, and a bare file."""
+    """Open two stores in one directory, beside a bare file."""
     with tempfile.TemporaryDirectory(prefix="tokenflight-benchmark-") as directory:
         store, other = FileTokenStore(Path(directory, "store")), FileTokenStore(Path(directory, "store"))
         async with closing(store, other):
@@ -117,7 +117,7 @@ async def files() -> AsyncIterator[Subject]:
 
 
 class _BareFile:
-    """One file, replaced so that a power cut leaves the old content or the new."""
+    """One file, written so that a power cut leaves either the old or the new content."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -127,7 +127,7 @@ class _BareFile:
         self.write_durably()
 
     def write_durably(self) -> None:
-        """Write aside, sync, rename, sync the directory."""
+        """Write a temporary file, sync it, rename it, and sync the directory."""
         aside = self._path.with_suffix(".tmp")
         with aside.open("wb") as file:
             file.write(next(self._records))
@@ -141,11 +141,11 @@ class _BareFile:
             os.close(directory)
 
     def read(self) -> bytes:
-        """Read it all."""
+        """Read the whole file."""
         return self._path.read_bytes()
 
     async def renew_in_threads(self) -> None:
-        """Lock, read, compare and replace, unlock: as many threads' turns as the store takes."""
+        """Lock, read, compare and replace, unlock, with as many hops to a thread as the store makes."""
         lock = await asyncio.to_thread(self._take_lock)
         try:
             await asyncio.to_thread(self.read)

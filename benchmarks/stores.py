@@ -1,4 +1,4 @@
-"""What each store costs, beside the bare calls that the same durability and the same round trips need."""
+"""Measure each store beside bare calls with the same durability and the same round trips."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from tokenflight import StoredTokens, TokenStore
 MAX_ROUNDS: Final = 15
 HAND_OVERS: Final = 20
 HOLDING_SECONDS: Final = (0.5, 0.8)
-"""For how long the lease is held: until those who poll do it as seldom as they ever do."""
+"""The lease is held for this long: until a waiter that polls has reached its longest pause."""
 
 QUICK_HOLDING_SECONDS: Final = (0.05, 0.1)
 
@@ -30,11 +30,11 @@ SUBJECTS: Final = (
     ("benchmarks.sql_subjects", "postgres"),
     ("benchmarks.sql_subjects", "sqlite"),
 )
-"""Module and name of what opens each store; a module whose libraries are not installed can't be imported."""
+"""The module and the function that open each store. A module without its libraries raises `ImportError`."""
 
 
 async def stores(effort: Effort) -> list[Table]:
-    """Compare each store with the bare calls, one after the other; then time how leases change hands."""
+    """Compare each store with the bare calls, one store after the other; then time the hand-over of leases."""
     holding_seconds = HOLDING_SECONDS if effort is FULL else QUICK_HOLDING_SECONDS
     effort = replace(effort, rounds=min(effort.rounds, MAX_ROUNDS))
     tables: list[Table] = []
@@ -114,7 +114,7 @@ async def _hand_over_row(subject: Subject, holding_seconds: tuple[float, float],
 
 
 async def _hand_over_seconds(holder: TokenStore, waiter: TokenStore, holding_seconds: float) -> float:
-    """How long after its release by `holder` a lease is had by `waiter`, who has been waiting for it."""
+    """The seconds from the release of a lease by `holder` to its acquisition by `waiter`, which waits for it."""
 
     async def wait() -> float:
         async with waiter.lease(KEY, timeout=10):

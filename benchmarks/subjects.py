@@ -1,4 +1,4 @@
-"""What the questions share: a provider that answers at once, and token sets."""
+"""A provider that answers at once, and token sets, shared by several questions."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ HOUR_SECONDS = 3600
 
 
 class PromptProvider:
-    """A provider that answers after one turn of the event loop, and counts."""
+    """A provider that answers after one turn of the event loop, and counts renewals."""
 
     name = "prompt"
 
@@ -27,7 +27,7 @@ class PromptProvider:
 
 
 def token_set(*, issued_at: float, serial: int = 0) -> TokenSet:
-    """A token set of an hour, its tokens of a usual length."""
+    """A token set of an hour, with tokens of a usual length."""
     return TokenSet(
         access_token=f"access-{serial:0>800}",
         refresh_token=f"refresh-{serial:0>200}",

@@ -1,4 +1,4 @@
-"""Small charts as SVG, readable on light and on dark: bars to compare, lines to follow."""
+"""Draw bar and line charts as SVG, readable on a light and on a dark background."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ TITLE_HEIGHT: Final = 34
 BAR_HEIGHT: Final = 20
 ROW_HEIGHT: Final = 28
 LABEL_WIDTH: Final = 7.0
-"""Of a character, about."""
+"""The approximate width of a character."""
 
 PLOT_HEIGHT: Final = 300
 FLOOR: Final = "the floor"
-"""How the names of lines begin that are dashed."""
+"""A line whose name starts so is dashed."""
 
 LINE_COLOURS: Final = 9
 
@@ -60,14 +60,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is measured along an axis, and the ticks that are labelled; `log` for a logarithmic scale."""
+    """The title of an axis and its labelled ticks. With `log`, the scale is logarithmic."""
 
     title: str
     ticks: Mapping[float, str]
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where `value` lies between the first and the last tick, from 0 to 1."""
+        """The position of `value` between the first tick, 0, and the last, 1."""
         least, most = self._scaled(min(self.ticks)), self._scaled(max(self.ticks))
         return (self._scaled(value) - least) / ((most - least) or 1.0)
 
@@ -76,7 +76,7 @@ class Axis:
 
 
 def axis_for(title: str, values: Sequence[float], *, log: bool) -> Axis:
-    """An axis with round ticks that covers `values`; with `log` they are powers of ten, else it starts at 0."""
+    """An axis with round ticks that covers `values`: powers of ten with `log`, or else numbers from 0 on."""
     most = max(values, default=1.0) or 1.0
     if log:
         least = min((value for value in values if value > 0), default=1.0)
@@ -90,7 +90,7 @@ def axis_for(title: str, values: Sequence[float], *, log: bool) -> Axis:
 
 
 def draw_bars(title: str, bars: Sequence[Bar], axis: Axis, *, note: str = "") -> str:
-    """A horizontal bar chart. On a logarithmic axis a bar starts at the first tick."""
+    """Draw a horizontal bar chart. On a logarithmic axis, a bar starts at the first tick."""
     left = PADDING + 12 + max(len(bar.label) for bar in bars) * LABEL_WIDTH
     room = max(len(bar.text) for bar in bars) * LABEL_WIDTH + 12
     span = WIDTH - PADDING - room - left
@@ -121,7 +121,7 @@ def draw_lines(
     ours: str,
     note: str = "",
 ) -> str:
-    """A line chart. The series whose names start with `ours` stand out; each name stands at the end of its line."""
+    """Draw a line chart. A series whose name starts with `ours` stands out. Each name is at the end of its line."""
     left, top = PADDING + 56.0, TITLE_HEIGHT + 28.0
     right = WIDTH - PADDING - max(map(len, series)) * LABEL_WIDTH - 12
     bottom = top + PLOT_HEIGHT
@@ -147,7 +147,7 @@ def draw_lines(
         ends.append((places[-1], name, kind))
     ends.sort(key=lambda end: end[0][1])
     for ((x, end), name, kind), y in zip(ends, _apart([place[1] for place, _, _ in ends], 15.0), strict=True):
-        if x < right - 1:  # the line ends early: lead the eye to its name
+        if x < right - 1:  # the line ends early: connect it with its name
             parts.append(f'<line class="grid" x1="{x + 4:.1f}" y1="{end:.1f}" x2="{right + 4:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(right + 8, y + 4, name, f"name {kind}"))
     parts += [
@@ -158,7 +158,7 @@ def draw_lines(
 
 
 def _apart(places: Sequence[float], distance: float) -> list[float]:
-    """Ascending `places`, moved as little as it takes to keep them `distance` apart."""
+    """Ascending `places`, moved as little as possible so that they are `distance` apart."""
     moved = list(places)
     for _ in range(200):
         for number, (upper, lower) in enumerate(pairwise(moved)):

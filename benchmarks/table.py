@@ -11,7 +11,7 @@ _UNITS: Final = (("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 
 
 def render(report: Comparison | Table) -> str:
-    """`report` as a titled table. Of a comparison, the first row is the floor."""
+    """`report` as a titled table. The first row of a comparison is the floor."""
     if isinstance(report, Comparison):
         lines, left = [_HEADINGS, *map(_cells, report.rows)], {0}
     else:

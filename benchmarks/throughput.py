@@ -1,4 +1,4 @@
-"""How many users a second one process renews, beside the bare HTTP requests that this takes."""
+"""Measure how many users a second one process renews, beside the bare HTTP requests."""
 
 import asyncio
 import tempfile
@@ -20,7 +20,7 @@ USERS: Final = 10_000
 MAX_ROUNDS: Final = 3
 CREDENTIALS: Final = ("app", "s3cret")
 LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-"""Those of the client that a provider opens for itself."""
+"""The limits of the client that a provider opens itself."""
 
 
 async def throughput(effort: Effort) -> list[Table]:

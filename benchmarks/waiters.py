@@ -1,4 +1,4 @@
-"""What many callers cost who wait for one renewal."""
+"""Measure many callers that wait for one renewal."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from tokenflight import TokenRefresher, TokenSet
 
 
 async def waiters(effort: Effort) -> list[Comparison]:
-    """Compare callers who join one flight with callers who await one bare future or task that does the same."""
+    """Compare callers that join one flight with callers that await one bare future or task for the same work."""
     callers = effort.share_of(1_000)
     provider = PromptProvider()
 

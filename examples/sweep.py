@@ -1,9 +1,10 @@
-"""A cron job that keeps the grants of all users in a file store alive, and tells who has to log in again.
+"""A cron job that renews the tokens of all users in a file store, and lists the users who have to log in again.
 
     uv run python examples/sweep.py DIRECTORY ISSUER --within 86400
 
-The client's credentials are in the environment, as CLIENT_ID and, unless the client is public, CLIENT_SECRET. The exit
-status is 1 if somebody has to log in again or something failed, and 2 if an argument or CLIENT_ID is missing or wrong.
+It reads the client's credentials from the environment: CLIENT_ID and, unless the client is public, CLIENT_SECRET. The
+exit status is 1 if a user has to log in again or a renewal failed, and 2 if an argument or CLIENT_ID is wrong or
+missing.
 """
 
 import argparse
@@ -29,9 +30,9 @@ from tokenflight import (
 
 
 async def sweep(refresher: TokenRefresher, console: Console, *, within: float) -> Counter[str]:
-    """Renew what is due within so many seconds, and count what became of the users."""
+    """Renew each token set that is due `within` so many seconds, and count the outcomes."""
     counts = Counter[str]()
-    # How many users there are is known only when all have been seen: a bar would have no end.
+    # A sweep learns the number of users only at its end, so that a progress bar would have no length.
     columns = (SpinnerColumn(), TextColumn("{task.completed} users"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         users = progress.add_task("", total=None)
@@ -54,7 +55,7 @@ async def main(directory: Path, issuer: str, client: ClientAuthentication, *, wi
     try:
         async with TokenRefresher(OIDCProvider(issuer, client), FileTokenStore(directory)) as refresher:
             counts = await sweep(refresher, console, within=within)
-    except TokenflightError as error:  # the users can't be listed, or what was renewed can't be stored
+    except TokenflightError as error:  # the store can't list its users, or can't store a renewed token set
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
     kinds = ("renewed", "not due", "to log in again", "failed")
@@ -63,10 +64,10 @@ async def main(directory: Path, issuer: str, client: ClientAuthentication, *, wi
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Renew the token sets of all users in a file store that are due.")
+    parser = argparse.ArgumentParser(description="Renew each token set in a file store that is due.")
     parser.add_argument("directory", type=Path, help="of the file store")
     parser.add_argument("issuer", help="the provider's issuer, an https URL")
-    parser.add_argument("--within", type=float, default=0.0, metavar="SECONDS", help="renew what will be due by then")
+    parser.add_argument("--within", type=float, default=0.0, metavar="SECONDS", help="renew what is due within SECONDS")
     arguments = parser.parse_args()
     if not arguments.directory.is_dir():
         parser.error(f"{arguments.directory} is no directory")

@@ -1,4 +1,4 @@
-"""The libraries that are measured side by side, each used as its own documentation shows."""
+"""The libraries to be measured side by side, each used as its own documentation shows."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from benchmarks.provider import EXPIRED, Login, Provider
 
 
 class Callers(Enum):
-    """Who the callers are, and what each of them wants."""
+    """The kind of the callers: what each wants, and whether it is a task or a thread."""
 
     TASKS = "a token, in a task"
     API_CALLS = "an API call, in a task"
@@ -26,9 +26,8 @@ class Callers(Enum):
 class Peer:
     """A library in a table.
 
-    Its adapter is the module of `benchmarks.peers` with the name `module`. `most_callers` is how many take part at
-    most, `most_in_trouble` how many while the provider fails, and `limit` says why. `blocks` is whether it keeps the
-    event loop waiting while it renews.
+    Its adapter is `module` in `benchmarks.peers`. At most `most_callers` callers take part, and at most
+    `most_in_trouble` while the provider fails; `limit` says why. `blocks` means that a renewal blocks the event loop.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Peer:
 
     @cached_property
     def versions(self) -> dict[str, str] | None:
-        """The versions of its distributions, or None if one is not installed."""
+        """The version of each distribution, or None if one is not installed."""
         try:
             return {distribution: version(distribution) for distribution in self.distributions}
         except PackageNotFoundError:
@@ -50,7 +49,7 @@ class Peer:
 
     @property
     def why_not(self) -> str:
-        """Why its callers can't be cancelled, if so."""
+        """Why its callers can't be cancelled; empty if they can."""
         if self.callers is Callers.THREADS:
             return "threads"
         if self.blocks:
@@ -59,19 +58,19 @@ class Peer:
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether a caller can be cancelled who waits for a renewal."""
+        """Whether a caller that waits for a renewal can be cancelled."""
         return not self.why_not
 
     def open(self, login: Login) -> AbstractAsyncContextManager[Session]:
-        """Open it with the tokens of `login`."""
+        """Open the library with the tokens of `login`."""
         session: AbstractAsyncContextManager[Session] = self.adapter.open_session(login)
         return session
 
     @cached_property
     def adapter(self) -> Any:
-        """Its adapter, imported when it is first needed."""
+        """The adapter, imported on first use."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a library's own modules warn of is not ours to mend
+            warnings.simplefilter("ignore")  # the warnings are about the library's own modules
             return import_module(f"{__name__}.{self.module}")
 
 
@@ -167,7 +166,7 @@ PEERS: Final = (
 async def open_all(
     peers: Iterable[Peer], provider: Provider, stack: AsyncExitStack, *, lifetime: float = EXPIRED
 ) -> tuple[dict[Peer, Session], list[str]]:
-    """Open each of `peers` that is installed, logged in with a user of its own; and notes about the others."""
+    """Open each installed one of `peers` with a user of its own; also return notes about the missing ones."""
     installed, notes = split(peers)
     sessions = {
         peer: await stack.enter_async_context(peer.open(await provider.login(lifetime=lifetime))) for peer in installed
@@ -176,14 +175,14 @@ async def open_all(
 
 
 def split(peers: Iterable[Peer]) -> tuple[list[Peer], list[str]]:
-    """Those of `peers` that are installed, and notes about the others."""
+    """The installed ones of `peers`, and notes about the missing ones."""
     everybody = list(peers)
     installed = [peer for peer in everybody if peer.versions is not None]
     return installed, [f"{peer.name}: not installed" for peer in everybody if peer not in installed]
 
 
 def versions_of(peers: Iterable[Peer]) -> dict[str, str]:
-    """The versions of all distributions that `peers` need and have."""
+    """The versions of all installed distributions of `peers`."""
     return dict(sorted({item for peer in peers for item in (peer.versions or {}).items()}))
 
 

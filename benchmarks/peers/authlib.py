@@ -17,7 +17,7 @@ async def open_session(login: Login) -> AsyncIterator[Session]:
     async with _client(login) as client:
         await client.request(
             "GET", login.base_url, withhold_token=True
-        )  # connected, as in an app that has run for a while
+        )  # connect first, as an app that has run for a while has done
 
         async def ask() -> str:
             await client.ensure_active_token(client.token)

@@ -1,4 +1,4 @@
-"""azure-core: the policy that every Azure client puts before an azure-identity credential."""
+"""azure-core: the policy through which every Azure client uses an azure-identity credential."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from benchmarks.provider import Login
 
 @asynccontextmanager
 async def open_session(login: Login) -> AsyncIterator[Session]:
-    """Open a policy that has got its first token."""
+    """Open a policy that has its first token."""
     async with open_credential(login) as credential:
         policy = AsyncBearerTokenCredentialPolicy(credential, SCOPE)
         await policy.on_request(_request())

@@ -1,4 +1,4 @@
-"""azure-identity: a credential of its asyncio half (learn.microsoft.com, `AuthorizationCodeCredential`)."""
+"""azure-identity: a credential of its asyncio part (learn.microsoft.com, `AuthorizationCodeCredential`)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ async def open_session(login: Login) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def open_credential(login: Login) -> AsyncIterator[Any]:
-    """Open a credential of which the requests reach the provider of `login`."""
+    """Open a credential whose requests reach the provider of `login`."""
     authority, tenant = MICROSOFT.rsplit("/", 1)
     async with AuthorizationCodeCredential(
         tenant,
@@ -47,7 +47,7 @@ async def open_credential(login: Login) -> AsyncIterator[Any]:
 
 
 class _ToLoopback:
-    """Its usual transport, which sends what is for Microsoft to another base URL."""
+    """The library's usual transport, with requests to Microsoft sent to another base URL."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url

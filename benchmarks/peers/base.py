@@ -1,4 +1,4 @@
-"""What each library shows of itself: how it is opened with the tokens of a login, and how callers ask it."""
+"""The common interface of the libraries: the ways in which callers get a token."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ SCOPE: Final = "https://api.example/.default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A library that holds the tokens of one login. What it has no such thing for is None.
+    """A library that holds the tokens of one login. An attribute is None if the library has no such feature.
 
-    `ask`, or `ask_in_thread`, is one caller's way to a valid access token. `repeat` asks so many times in a row for a
-    token that is valid, and does nothing else. `auth` is authentication for the HTTP library `http`, and `client`
-    makes a client of that library which authenticates; its https requests go through the given transport.
+    `ask`, or `ask_in_thread`, returns a valid access token to one caller. `repeat` requests a valid token a given
+    number of times in a row, and does nothing else. `auth` is authentication for the HTTP library `http`. `client`
+    makes a client of that library that authenticates, and sends https requests through the given transport.
     """
 
     ask: Callable[[], Awaitable[str]] | None = None
@@ -28,7 +28,7 @@ class Session:
 
 
 def session_of_auth(auth: Any, http: Any = httpx, **others: Any) -> Session:
-    """A session of a library whose front door is an `auth` for the HTTP library `http`."""
+    """A session of a library that offers an `auth` for the HTTP library `http`."""
 
     def client(transport: Any) -> Any:
         return http.AsyncClient(auth=auth, mounts={"https://": transport}, timeout=60, trust_env=False)
@@ -42,7 +42,7 @@ def session_of_auth(auth: Any, http: Any = httpx, **others: Any) -> Session:
 
 
 async def one_pass(auth: Any, request: Any, response: Any) -> None:
-    """Drive the flow of `auth` once, as an HTTP client does whose server answers with `response`."""
+    """Drive the flow of `auth` once, as an HTTP client does when its server answers with `response`."""
     flow = auth.async_auth_flow(request)
     await flow.__anext__()
     try:

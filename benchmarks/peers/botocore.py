@@ -40,7 +40,7 @@ async def open_shared(login: Login, location: str) -> AsyncIterator[Session]:
 
     async def repeat(count: int) -> None:
         token.get_frozen_token()
-        token._next_refresh = datetime.now(UTC)  # noqa: SLF001 - as it is but for the first minute after a renewal
+        token._next_refresh = datetime.now(UTC)  # noqa: SLF001 - its usual state, except in the minute after a renewal
         for _ in range(count):
             token.get_frozen_token()
 
@@ -48,7 +48,7 @@ async def open_shared(login: Login, location: str) -> AsyncIterator[Session]:
 
 
 async def seed(login: Login, location: str) -> None:
-    """Leave the tokens of `login` in the directory `location`, as ``aws sso login`` does."""
+    """Write the tokens of `login` into the directory `location`, as ``aws sso login`` does."""
     members = {
         "startUrl": _START_URL,
         "region": "us-east-1",

@@ -1,4 +1,4 @@
-"""Many callers who ask at the same moment, in tasks or in threads."""
+"""Many callers that ask at the same moment, in tasks or in threads."""
 
 import asyncio
 import threading
@@ -15,14 +15,14 @@ from benchmarks.peers.base import API_URL, Session
 from benchmarks.provider import Login, Provider, Sight
 
 API_SECONDS: Final = 0.01
-"""How long the API takes to answer. It is in memory, so that no connection pool is measured."""
+"""The API answers after this time. It is in memory, so that no connection pool is measured."""
 
 PATIENCE_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What callers got within so many `seconds`: of each, the access token, or None."""
+    """The access token of each caller, or None for a failure, and the `seconds` until the last one was served."""
 
     tokens: Sequence[str | None]
     seconds: float
@@ -35,7 +35,7 @@ Meanwhile: TypeAlias = Callable[[asyncio.Future[str]], Awaitable[None]]
 async def serve(
     session: Session, callers: Callers, number: int, login: Login, *, meanwhile: Meanwhile | None = None
 ) -> Served:
-    """Let that `number` of callers ask at once. `meanwhile` is given the task of the first, while they wait."""
+    """Let `number` callers ask at once. While they wait, call `meanwhile` with the first caller's task."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         if callers is Callers.THREADS:
             assert session.ask_in_thread is not None
@@ -48,7 +48,7 @@ async def serve(
 
 
 async def failures_among(served: Served, login: Login, provider: Provider) -> tuple[int, Sight]:
-    """How many of the callers have no token that an API would accept now; and what the provider saw."""
+    """Return how many callers have no token that an API would accept now, and what the provider saw."""
     sight = await provider.sight(login, sorted({token for token in served.tokens if token is not None}))
     return sum(token not in sight.live for token in served.tokens), sight
 
@@ -71,7 +71,7 @@ async def _serve_threads(ask: Callable[[], str], number: int) -> Served:
         barrier.wait()
         try:
             return ask()
-        except Exception:  # noqa: BLE001 - whatever it is, the caller has no token
+        except Exception:  # noqa: BLE001 - after any exception, the caller has no token
             return None
 
     loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ async def _serve_threads(ask: Callable[[], str], number: int) -> Served:
 
 @asynccontextmanager
 async def _api_calls(session: Session, login: Login) -> AsyncIterator[Ask]:
-    """Calls of an API that finds the access token of `login` expired. Other requests leave the process."""
+    """Call an in-memory API that rejects the access token of `login`. Requests to the provider use the network."""
     http = session.http
 
     async def answer(request: Any) -> Any:
@@ -94,7 +94,7 @@ async def _api_calls(session: Session, login: Login) -> AsyncIterator[Ask]:
 
     assert session.client is not None
     async with session.client(http.MockTransport(answer)) as client:
-        await client.get(login.base_url, auth=None)  # connected, as in an app that has run for a while
+        await client.get(login.base_url, auth=None)  # connect first, as an app that has run for a while has done
 
         async def call() -> str:
             response = await client.get(API_URL)

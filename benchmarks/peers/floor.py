@@ -1,4 +1,4 @@
-"""The least that could be done: one request, and one future that everybody waits for."""
+"""The least possible work: one request, and one future that all callers wait for."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,9 +12,9 @@ from benchmarks.provider import CLIENT_ID, CLIENT_SECRET, Login
 
 @asynccontextmanager
 async def open_session(login: Login) -> AsyncIterator[Session]:
-    """Open it. The first who asks sends the request; nobody may be cancelled, and nothing may fail."""
+    """Open the floor. The first caller sends the request. It supports no cancellation and no failure."""
     async with httpx.AsyncClient(trust_env=False) as client:
-        await client.get(login.base_url)  # connected, as in an app that has run for a while; so are the others
+        await client.get(login.base_url)  # connect first, as an app that has run for a while has done
         yield session_of_auth(_SharedBearer(shared := _Shared(client, login)), ask=shared.ask)
 
 

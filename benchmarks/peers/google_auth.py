@@ -17,7 +17,7 @@ async def open_session(login: Login) -> AsyncIterator[Session]:
     """Open credentials with the tokens of `login`."""
     with requests.Session() as http:
         http.trust_env = False
-        http.get(login.base_url)  # connected, as in an app that has run for a while
+        http.get(login.base_url)  # connect first, as an app that has run for a while has done
         request = Request(http)
         credentials = Credentials(
             login.access_token,
@@ -25,7 +25,7 @@ async def open_session(login: Login) -> AsyncIterator[Session]:
             token_uri=login.token_endpoint,
             client_id=CLIENT_ID,
             client_secret=CLIENT_SECRET,
-            expiry=datetime.fromtimestamp(login.expires_at, UTC).replace(tzinfo=None),  # it wants naive ones
+            expiry=datetime.fromtimestamp(login.expires_at, UTC).replace(tzinfo=None),  # the library expects it naive
         )
 
         def ask_in_thread() -> str:

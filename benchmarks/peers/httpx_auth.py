@@ -14,7 +14,7 @@ from benchmarks.provider import CLIENT_ID, CLIENT_SECRET, Login
 
 @asynccontextmanager
 async def open_session(login: Login) -> AsyncIterator[Session]:
-    """Open it logged in, with its tokens in memory."""
+    """Open the library logged in, with its tokens in memory."""
     with httpx.Client(trust_env=False) as client:
         auth = _auth(login, client)
         await one_pass(auth, httpx.Request("GET", API_URL), httpx.Response(200))  # the login
@@ -23,7 +23,7 @@ async def open_session(login: Login) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def open_shared(login: Login, location: str) -> AsyncIterator[Session]:
-    """Open it on the token file in `location`."""
+    """Open the library on the token file in `location`."""
     OAuth2.token_cache = JsonTokenFileCache(Path(location, "tokens.json"))
     with httpx.Client(trust_env=False) as client:
         auth = _auth(login, client)
@@ -43,7 +43,7 @@ async def seed(login: Login, location: str) -> None:
 
 
 def _auth(login: Login, client: httpx.Client) -> Any:
-    # Of its grants with refresh tokens, the one that opens no browser.
+    # The only grant of the library that has refresh tokens and opens no browser.
     return OAuth2ResourceOwnerPasswordCredentials(
         login.token_endpoint, login.user_id, login.code, client_auth=(CLIENT_ID, CLIENT_SECRET), client=client
     )

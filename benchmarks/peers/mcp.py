@@ -14,7 +14,7 @@ from benchmarks.provider import CLIENT_ID, CLIENT_SECRET, Login
 
 @asynccontextmanager
 async def open_session(login: Login) -> AsyncIterator[Session]:
-    """Open it with the tokens of `login`."""
+    """Open the library with the tokens of `login`."""
     auth = OAuthClientProvider(
         server_url=f"{login.base_url}/mcp",
         client_metadata=OAuthClientMetadata(client_name="benchmark", redirect_uris=["http://localhost/callback"]),
@@ -22,8 +22,8 @@ async def open_session(login: Login) -> AsyncIterator[Session]:
         redirect_handler=_nobody_is_there,
         callback_handler=None,
     )
-    await one_pass(auth, httpx2.Request("GET", API_URL), httpx2.Response(200))  # it loads the tokens
-    # As if they had expired while the program ran: what it loads, it takes for valid.
+    await one_pass(auth, httpx2.Request("GET", API_URL), httpx2.Response(200))  # the first pass loads the tokens
+    # The library takes loaded tokens for valid: let them expire as if the program had run for a while.
     auth.context.token_expiry_time = login.expires_at
     yield session_of_auth(auth, httpx2)
 

@@ -51,7 +51,7 @@ def _app(http_client: "_ToLoopback", cache: Any) -> Any:
 
 
 def _persisted_cache(location: str) -> Any:
-    from msal_extensions import FilePersistence, PersistedTokenCache  # noqa: PLC0415 - not needed without a file
+    from msal_extensions import FilePersistence, PersistedTokenCache  # noqa: PLC0415 - only a token file needs it
 
     return PersistedTokenCache(FilePersistence(str(Path(location, "tokens.bin"))))
 
@@ -82,7 +82,7 @@ def _token_in(reply: dict[str, Any] | None) -> str:
 
 
 class _ToLoopback:
-    """The HTTP client that it uses by default, which sends what is for Microsoft to another base URL."""
+    """The library's default HTTP client, with requests to Microsoft sent to another base URL."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url

@@ -13,15 +13,15 @@ from benchmarks.provider import CLIENT_ID, CLIENT_SECRET, Login
 
 @asynccontextmanager
 async def open_session(login: Login) -> AsyncIterator[Session]:
-    """Open it with the tokens of `login`."""
+    """Open the library with the tokens of `login`."""
     with requests.Session() as http:
         http.trust_env = False
-        http.get(login.base_url)  # connected, as in an app that has run for a while
+        http.get(login.base_url)  # connect first, as an app that has run for a while has done
         client = OAuth2Client(
             token_endpoint=login.token_endpoint,
             auth=(CLIENT_ID, CLIENT_SECRET),
             session=http,
-            testing=True,  # without TLS
+            testing=True,  # the provider has no TLS
         )
         token = BearerToken(
             access_token=login.access_token,

@@ -12,7 +12,7 @@ from benchmarks.provider import CLIENT_ID, CLIENT_SECRET, Login
 
 @asynccontextmanager
 async def open_session(login: Login) -> AsyncIterator[Session]:
-    """Open it with the refresh function of its README."""
+    """Open the library with the refresh function from its README."""
     tokens = {"access": login.access_token, "refresh": login.refresh_token}
 
     async def refresh() -> str:

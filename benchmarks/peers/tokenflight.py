@@ -1,4 +1,4 @@
-"""This library."""
+"""tokenflight: a refresher, and its `BearerAuth`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,7 +35,7 @@ async def seed(login: Login, location: str) -> None:
 @asynccontextmanager
 async def _refresher(login: Login, store: TokenStore | None) -> AsyncIterator[TokenRefresher]:
     async with httpx.AsyncClient(trust_env=False) as client:
-        await client.get(login.base_url)  # connected, as in an app that has run for a while
+        await client.get(login.base_url)  # connect first, as an app that has run for a while has done
         provider = OAuth2Provider(
             login.token_endpoint, ClientSecretBasic(CLIENT_ID, CLIENT_SECRET), name="idp", http_client=client
         )
@@ -45,7 +45,7 @@ async def _refresher(login: Login, store: TokenStore | None) -> AsyncIterator[To
 
 async def _store(location: str) -> TokenStore:
     """The store at a directory or URL."""
-    # Imported only here: their drivers are extras.
+    # Imported here, because the drivers are extras.
     if location.startswith(("redis:", "unix:")):
         from tokenflight.stores.redis import RedisTokenStore  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""A process of an app that shares its tokens with others: `python -m benchmarks.peers.worker MODULE CALLERS`.
+"""An app's process that shares tokens with other processes: `python -m benchmarks.peers.worker MODULE CALLERS`.
 
-It reads commands, a JSON object a line, and answers each with a line: ``seed`` puts the tokens of a login where all
-look for them, ``open`` makes ready, ``ask`` lets that many callers ask at once, ``close`` closes.
+It reads commands, one JSON object a line, and answers each with a line: ``seed`` writes the tokens of a login to the
+shared location, ``open`` opens the library, ``ask`` lets a number of callers ask at once, ``close`` closes the library.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from benchmarks.provider import Login
 
 
 async def main(module: str, kind: str) -> None:
-    """Obey until standard input ends."""
+    """Run commands until standard input ends."""
     adapter: Any = import_module(f"benchmarks.peers.{module}")
     callers = Callers[kind]
     session: Session | None = None

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
-from functools import partial
 from typing import Final, Self
 
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
@@ -22,9 +21,9 @@ from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.renewal import Renewal
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._core.state import RefresherState
-from tokenflight._core.sweep import SweepOutcome, sweep
+from tokenflight._core.sweep import SweepOutcome, SweptUsers, sweep
 from tokenflight._singleflight import Flight
-from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired
+from tokenflight.errors import ConfigurationError
 from tokenflight.events import OnEvent, checked_listeners
 from tokenflight.policy import Freshness, RefreshPolicy
 from tokenflight.providers.base import Provider, as_base_provider
@@ -181,8 +180,8 @@ class TokenRefresher:
         require_count("concurrency", concurrency)
         self._check_use()
 
-        renew = partial(self._renew_if_due, within=within)
-        async with aclosing(sweep(self._listed_keys(), renew, concurrency=concurrency)) as outcomes:
+        users = SweptUsers(self._state, self._obtain, self._check_use, within=within)
+        async with aclosing(sweep(users.keys(), users.renew_if_due, concurrency=concurrency)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -298,41 +297,6 @@ class TokenRefresher:
             finally:  # also if cancelled or failed: it may be stored
                 state.flights.mark_outdated(user_id)
                 state.cache.mark_stale(user_id)
-
-    # The sweep's side.
-
-    async def _listed_keys(self) -> AsyncGenerator[TokenKey, None]:
-        keys = self._state.records.keys()
-        try:
-            async for key in keys:
-                yield key
-                self._check_use()  # before the store is read on: a closed one would open again
-        finally:
-            if isinstance(keys, AsyncGenerator):
-                await keys.aclose()
-
-    async def _renew_if_due(self, key: TokenKey, *, within: float) -> bool:
-        """Renew the token set that the store has for `key`, if it is due or will be `within` so many seconds."""
-        self._check_use()
-        state, user_id = self._state, key.user_id
-        entry = self._entries.get(user_id)
-        record = entry.record if entry is not None and entry.is_current(_now()) else await state.records.load(key)
-        if record is None or state.judge(user_id, record.tokens, later=within).is_good:
-            return False  # logged out while the sweep was on its way, or good for longer
-        while True:
-            try:
-                await self._obtain(user_id, Requirement(replacing=record.tokens))
-            except ReauthenticationRequired as exc:
-                if exc.reason != "no_tokens":
-                    raise
-                return False  # logged out while the sweep was on its way
-            except ProviderUnavailable:
-                pause = state.backoff.provider_remaining(_now())
-                if not 0 < pause <= state.limits.longest_sweep_pause:
-                    raise
-                await asyncio.sleep(pause)  # the provider asked it of all users: the rest of the sweep can't do better
-            else:
-                return True
 
     # Small parts.
 

@@ -150,7 +150,7 @@ def test_the_exit_status_is_1_when_a_count_is_off(
     with pytest.raises(SystemExit) as exit_info:
         app(["demo"])
     assert exit_info.value.code == 1
-    assert "1 of 2 scenes went otherwise than expected." in capsys.readouterr().out
+    assert "1 of 2 scenes did not go as expected." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("title", [scene.title for scene in SCENES[2:]])

@@ -10,6 +10,7 @@ TOGETHER: Final = (
     "tests/storms/",
     "tests/test_benchmarks.py",
     "tests/refresher/test_disk_trouble.py",
+    "tests/refresher/test_processes.py",
 )
 """Where tests share what takes long to start, or start so many processes that one at a time is enough."""
 

@@ -121,7 +121,8 @@ class FaultProxy:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client went away
         finally:
-            writer.close()
+            if not writer.is_closing():  # in Python 3.11.2, `abort` raises on a transport closed twice
+                writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Pass one request on, and its reply back, as far as the fault lets them; whether another may follow."""

@@ -1,11 +1,14 @@
 """A pass over all users of a store: streamed, a few at a time, each with an outcome of its own."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
-from tokenflight.errors import TokenflightError
-from tokenflight.tokens import TokenKey
+from tokenflight._core.requirement import Requirement
+from tokenflight._core.state import RefresherState
+from tokenflight.errors import ProviderUnavailable, ReauthenticationRequired, TokenflightError
+from tokenflight.tokens import TokenKey, TokenSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,67 @@ class SweepOutcome:
     user_id: str
     renewed: bool = False
     error: TokenflightError | None = None
+
+
+class SweptUsers:
+    """The users of a store, each renewed if its token set is due or will be `within` so many seconds.
+
+    `obtain` and `check_use` are the refresher's: the one renews, the other raises once the refresher is closed.
+    """
+
+    def __init__(
+        self,
+        state: RefresherState,
+        obtain: Callable[[str, Requirement], Awaitable[TokenSet]],
+        check_use: Callable[[], None],
+        *,
+        within: float,
+    ) -> None:
+        self._state = state
+        self._obtain = obtain
+        self._check_use = check_use
+        self._within = within
+
+    async def keys(self) -> AsyncGenerator[TokenKey, None]:
+        """The keys of the provider's records."""
+        keys = self._state.records.keys()
+        try:
+            async for key in keys:
+                yield key
+                self._check_use()  # before the store is read on: a closed one would open again
+        finally:
+            if isinstance(keys, AsyncGenerator):
+                await keys.aclose()
+
+    async def renew_if_due(self, key: TokenKey) -> bool:
+        """Renew the token set that the store has for `key`, if it is due; say whether it did."""
+        self._check_use()
+        tokens = await self._due_tokens(key)
+        if tokens is None:
+            return False
+        while True:
+            try:
+                await self._obtain(key.user_id, Requirement(replacing=tokens))
+            except ReauthenticationRequired as exc:
+                if exc.reason != "no_tokens":
+                    raise
+                return False  # logged out while the sweep was on its way
+            except ProviderUnavailable:
+                pause = self._state.backoff.provider_remaining(time.time())
+                if not 0 < pause <= self._state.limits.longest_sweep_pause:
+                    raise
+                await asyncio.sleep(pause)  # the provider asked it of all users: the rest of the sweep can't do better
+            else:
+                return True
+
+    async def _due_tokens(self, key: TokenKey) -> TokenSet | None:
+        """The stored token set of `key`, if it is due."""
+        state, user_id = self._state, key.user_id
+        entry = state.cache.entries.get(user_id)
+        record = entry.record if entry is not None and entry.is_current(time.time()) else await state.records.load(key)
+        if record is None or state.judge(user_id, record.tokens, later=self._within).is_good:
+            return None  # logged out while the sweep was on its way, or good for longer
+        return record.tokens
 
 
 async def sweep(

@@ -1,4 +1,4 @@
-"""API calls as an app makes them: what the demo and its further processes share."""
+"""API calls as an app makes them, shared by the demo and its worker processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What callers saw: how many calls failed, how many token sets were adopted, and what went wrong first."""
+    """The callers' side: failed calls, token sets adopted from another process, and the first problem in words."""
 
     failed: int = 0
     adopted: int = 0
@@ -27,13 +27,13 @@ class Tally:
 
     @classmethod
     def of_calls(cls, problems: Iterable[str | None], *, adopted: int = 0) -> Self:
-        """Count what `call_api` returned."""
-        met = [problem for problem in problems if problem is not None]
-        return cls(len(met), adopted, met[0] if met else None)
+        """Count the problems among the results of `call_api`."""
+        found = [problem for problem in problems if problem is not None]
+        return cls(len(found), adopted, found[0] if found else None)
 
 
 class _QueueingTransport(httpx.AsyncHTTPTransport):
-    """Lets requests queue before the connection pool: a thousand in the pool's own queue would cost seconds."""
+    """Queues requests in front of the connection pool, whose own queue takes seconds for a thousand requests."""
 
     def __init__(self) -> None:
         super().__init__(limits=httpx.Limits(max_connections=MAX_CONNECTIONS))
@@ -42,7 +42,7 @@ class _QueueingTransport(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         async with self._slots:
             response = await super().handle_async_request(request)
-            await response.aread()  # until then it has its connection
+            await response.aread()  # the response keeps its connection until it is read
             return response
 
 
@@ -54,12 +54,12 @@ def api_client() -> httpx.AsyncClient:
 @asynccontextmanager
 async def app_provider(issuer: str) -> AsyncIterator[OIDCProvider]:
     """The fake provider at `issuer`, as an app knows it."""
-    async with httpx.AsyncClient(trust_env=False) as http:  # no proxy of the environment's for the loopback address
+    async with httpx.AsyncClient(trust_env=False) as http:  # a proxy can't reach the loopback address
         yield OIDCProvider(issuer, PublicClient(CLIENT_ID), http_client=http)
 
 
 async def call_api(api: httpx.AsyncClient, url: str, refresher: TokenRefresher, user_id: str) -> str | None:
-    """Call the API as `user_id`. Return what went wrong in words, None if nothing did."""
+    """Call the API as `user_id`. Return the problem in words, or None if the call succeeded."""
     try:
         response = await api.get(url, auth=BearerAuth(refresher, user_id))
     except (TokenflightError, httpx.HTTPError) as exc:
@@ -67,5 +67,5 @@ async def call_api(api: httpx.AsyncClient, url: str, refresher: TokenRefresher, 
     if response.status_code != HTTPStatus.OK:
         return f"the API answered {response.status_code}"
     if response.json()["user_id"] != user_id:
-        return "the API took the call for another user's"
+        return "the API saw another user"
     return None

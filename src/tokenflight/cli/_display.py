@@ -1,4 +1,4 @@
-"""What the demo shows: one table, live while the scenes play, final at their end."""
+"""The demo's display: one table, updated while the scenes play, and printed once at the end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,7 +30,7 @@ _COUNT_HEADERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a scene ended, after so many seconds. `problem` says what went wrong first, if anything did."""
+    """The counts of a scene and its duration in seconds. `problem` is the first thing that went wrong, if any."""
 
     scene: Scene
     counted: Counts
@@ -44,7 +44,7 @@ class Outcome:
 
 
 class Board:
-    """The table: scenes that ended, the one that plays now with what `meter` reads, and those to come."""
+    """The table: the finished scenes, the current one with the counts of `meter`, and the ones to come."""
 
     def __init__(self, scenes: Sequence[Scene], meter: Meter, *, unicode: bool) -> None:
         self._scenes = scenes
@@ -54,7 +54,7 @@ class Board:
         self._spinner = Spinner("dots" if unicode else "line")
 
     def add(self, outcome: Outcome) -> None:
-        """Show how the scene ended that played until now."""
+        """Show the outcome of the current scene, and make the next scene the current one."""
         self._outcomes.append(outcome)
 
     def __rich__(self) -> Table:
@@ -79,7 +79,7 @@ class Board:
 async def shown(board: Board, console: Console) -> AsyncIterator[None]:
     """Show `board` live while the block runs, if `console` is a terminal, and print it once at the end."""
     with Live(board, console=console, auto_refresh=False, transient=True) as live:
-        ticker = asyncio.create_task(_tick(live))  # not rich's thread: what it shows changes on this one
+        ticker = asyncio.create_task(_tick(live))  # not rich's own thread: this thread changes the table
         try:
             yield
         finally:
@@ -88,14 +88,14 @@ async def shown(board: Board, console: Console) -> AsyncIterator[None]:
 
 
 def print_summary(outcomes: Sequence[Outcome], seconds: float, console: Console) -> None:
-    """Say in a line how it went as a whole, after what went wrong."""
-    off = [outcome for outcome in outcomes if not outcome.ok]
+    """Print each problem, then one line about all scenes."""
+    failed = [outcome for outcome in outcomes if not outcome.ok]
     console.print()
-    for outcome in off:
+    for outcome in failed:
         if outcome.problem is not None:
             console.print(Text(f"{outcome.scene.title}: {outcome.problem}"))
-    if off:
-        console.print(Text(f"{len(off)} of {len(outcomes)} scenes went otherwise than expected.", "bold red"))
+    if failed:
+        console.print(Text(f"{len(failed)} of {len(outcomes)} scenes did not go as expected.", "bold red"))
     else:
         console.print(Text(f"Every count is as expected, after {seconds:.1f} s.", "bold green"))
 
@@ -107,7 +107,7 @@ async def _tick(live: Live) -> None:
 
 
 def _cells(scene: Scene, counted: Counts | None, *, wrong: str = "") -> Iterator[Text]:
-    """The scene and each count, above what is expected of them. `wrong` is the style of counts that are not so."""
+    """The title and each count, above the promise and the expected count. `wrong` is the style of a wrong count."""
     yield Text.assemble(scene.title, "\n", (scene.promise, "dim"))
     for field in fields(Counts):
         expected = getattr(scene.expected, field.name)

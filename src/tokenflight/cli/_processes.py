@@ -1,4 +1,4 @@
-"""Further processes of the demo, seen from the first one."""
+"""The demo's worker processes, seen from the main process."""
 
 import asyncio
 import json
@@ -23,12 +23,12 @@ class FurtherProcess:
         self._calls = calls
 
     async def asks_for_lease(self) -> None:
-        """Wait until it found the stored token expired and asks for the lease, or until it ended."""
+        """Wait until the process has found the stored token expired and asks for the lease, or until it has ended."""
         if self._process.stdout is not None:
             await self._process.stdout.readline()
 
     async def tally(self) -> Tally:
-        """Wait for its end. If that is an untimely one, all its calls have failed."""
+        """Wait for the process to end. If it crashed, count all its calls as failed."""
         stdout, stderr = await self._process.communicate()
         if self._process.returncode == 0:
             return Tally(**json.loads(stdout))
@@ -41,7 +41,7 @@ class FurtherProcess:
 
 @asynccontextmanager
 async def further_process(stage: Stage, user_id: str, *, calls: int) -> AsyncIterator[FurtherProcess]:
-    """Start a process on the store of `stage`. At exit it is ended, if it has not come to its end by then."""
+    """Start a process on the store of `stage`. At exit, kill it if it still runs."""
     arguments = (os.fspath(stage.store_directory), stage.fake.issuer, stage.fake.api_url, user_id, str(calls))
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", _MODULE, *arguments, stdout=PIPE, stderr=PIPE)
     try:

@@ -1,4 +1,4 @@
-"""The scenes of the demo: what goes wrong elsewhere, played on a stage."""
+"""The scenes of the demo: situations in which other programs fail, played on a stage."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,10 +12,10 @@ from tokenflight.cli._stage import LIFETIME_SECONDS, Counts, Stage
 from tokenflight.testing import DropRequest
 
 LONG_EXPIRED_SECONDS: Final = 2 * LIFETIME_SECONDS
-"""After so long, an access token has been dead for an hour."""
+"""An access token of this age expired an hour ago."""
 
 NEARLY_EXPIRED_SECONDS: Final = LIFETIME_SECONDS - 200
-"""After so long, an access token is still good, but within the expiry buffer."""
+"""An access token of this age is still valid, but within the expiry buffer."""
 
 MANY_CALLS: Final = 1000
 MANY_USERS: Final = 200
@@ -26,7 +26,7 @@ CALLS_PER_PROCESS: Final = 25
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`play` acts on a stage and tells what the callers saw; `promise` says in words what `expected` does."""
+    """`play` acts on a stage and returns the callers' tally; `promise` puts `expected` into words."""
 
     title: str
     promise: str
@@ -35,7 +35,7 @@ class Scene:
 
 
 async def play_many_calls(stage: Stage) -> Tally:
-    """One user's token has expired, and everything asks at once."""
+    """One user's token has expired, and a thousand callers ask for it at once."""
     await stage.log_in("alice", seconds_ago=LONG_EXPIRED_SECONDS)
     return await _calls_of(stage, ["alice"] * MANY_CALLS)
 
@@ -48,7 +48,7 @@ async def play_many_users(stage: Stage) -> Tally:
 
 
 async def play_cancelled_caller(stage: Stage) -> Tally:
-    """The caller that set off the refresh is cancelled while the provider is at work."""
+    """The caller that started the refresh is cancelled while the provider handles it."""
     await stage.log_in("bob", seconds_ago=LONG_EXPIRED_SECONDS)
     async with asyncio.TaskGroup() as callers:
         with stage.fake.hold() as gate:
@@ -68,7 +68,7 @@ async def play_processes(stage: Stage) -> Tally:
         with stage.fake.hold(after=True) as gate:
             group.create_task(stage.refresher.get_valid_token("carol"))
             await gate.reached()
-            stage.meter.restart()  # what follows is the other processes' doing
+            stage.meter.restart()  # count the requests of the other processes only
             started = [
                 await processes.enter_async_context(further_process(stage, "carol", calls=CALLS_PER_PROCESS))
                 for _ in range(PROCESSES)
@@ -90,7 +90,7 @@ async def play_revoked_token(stage: Stage) -> Tally:
 
 
 async def play_provider_down(stage: Stage) -> Tally:
-    """The provider drops every connection while a token is due that is still good for minutes."""
+    """A token is due but valid for minutes more, and the provider drops every connection."""
     await stage.log_in("erin", seconds_ago=NEARLY_EXPIRED_SECONDS)
     stage.fake.fail(DropRequest())
     try:

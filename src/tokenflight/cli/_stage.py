@@ -1,4 +1,4 @@
-"""What a scene plays on: a fake provider on a socket, a file store, an app's refresher and API client."""
+"""The stage of a scene: a fake provider on a socket, a file store, an app's refresher and API client."""
 
 import tempfile
 import time
@@ -19,10 +19,10 @@ LIFETIME_SECONDS: Final = 3600
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a scene comes to: the first four counted at the server, the others by the callers.
+    """The result of a scene: the server counts the first four numbers, the callers count the others.
 
-    `token_requests` are all that came to the token endpoint, `refreshes` those that were granted; `reuses` counts
-    spent refresh tokens that came again. `adopted` counts token sets taken from another process's renewal.
+    `token_requests` counts all requests to the token endpoint, and `refreshes` the granted ones. `reuses` counts
+    requests with a spent refresh token. `adopted` counts token sets that another process renewed.
     """
 
     api_calls: int
@@ -34,7 +34,7 @@ class Counts:
 
 
 class Meter:
-    """Counts what reaches the server, from the last `restart` on."""
+    """Counts the requests that reach the server after the last `restart`."""
 
     def __init__(self, fake: FakeProvider) -> None:
         self._fake = fake
@@ -45,7 +45,7 @@ class Meter:
         self._before = self._totals()
 
     def reading(self, tally: Tally = Tally()) -> Counts:  # noqa: B008 - frozen
-        """What has been counted, with the callers' `tally` added to it."""
+        """The counts of the server, and of the callers' `tally`."""
         calls, requests, refreshes, reuses = (
             now - before for now, before in zip(self._totals(), self._before, strict=True)
         )
@@ -58,7 +58,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything a scene may use."""
+    """The objects that a scene may use."""
 
     fake: FakeProvider
     store_directory: Path
@@ -67,7 +67,7 @@ class Stage:
     meter: Meter
 
     async def log_in(self, user_id: str, *, seconds_ago: float = 0) -> None:
-        """Store the tokens of a login so long ago. An access token lives for an hour, at the provider too."""
+        """Store the tokens of a login `seconds_ago`. The access token lives for an hour, also at the provider."""
         reply = self.fake.login(user_id, lifetime=LIFETIME_SECONDS - seconds_ago)
         tokens = TokenSet.from_response(
             {**reply, "expires_in": LIFETIME_SECONDS},
@@ -82,7 +82,7 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(fake: FakeProvider) -> AsyncIterator[Stage]:
-    """Serve `fake`, which must know the client of `app_provider`, and make the rest."""
+    """Serve `fake`, which must know the client of `app_provider`, and create the other objects of the stage."""
     with tempfile.TemporaryDirectory(prefix="tokenflight-demo-") as directory:
         async with (
             fake.serve() as issuer,

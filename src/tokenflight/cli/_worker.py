@@ -1,9 +1,9 @@
-"""What a further process of the demo runs: an app of its own on the same store.
+"""A worker process of the demo: an app of its own on the same store.
 
     python -m tokenflight.cli._worker DIRECTORY ISSUER API_URL USER_ID CALLS
 
-It makes so many API calls at once. It prints a line when it waits for the lease, having found the stored token
-expired, and at the end its `Tally` as JSON.
+It makes CALLS API calls at once. It prints a line when it has found the stored token expired and waits for the lease.
+At the end it prints its `Tally` as JSON.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from tokenflight.stores import Lease
 
 
 class _AnnouncingStore(FileTokenStore):
-    """Tells the parent process that this one is about to wait for the lease."""
+    """Tells the parent process when this process is about to wait for the lease."""
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        if timeout:  # at first, a refresher would not wait
+        if timeout:  # the refresher first tries without waiting, with a timeout of 0
             sys.stdout.write("asking for the lease\n")
             sys.stdout.flush()
         return super().lease(key, timeout=timeout)

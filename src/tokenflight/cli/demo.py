@@ -1,4 +1,4 @@
-"""``tokenflight demo``: the promises of the library kept before your eyes."""
+"""``tokenflight demo``: the library keeps its promises before your eyes."""
 
 import asyncio
 import logging
@@ -18,12 +18,13 @@ SCENE_TIMEOUT_SECONDS: Final = 30.0
 
 
 def demo() -> int:
-    """Show that tokens are refreshed once, on a provider of its own.
+    """Show on a fake provider that each token is refreshed once.
 
-    Starts a fake provider on a loopback socket and a file store in a temporary directory, plays what breaks other
-    programs, and counts at the server. Takes less than ten seconds. The exit status is 1 if any count is off.
+    The demo starts the provider on a loopback socket and a file store in a temporary directory. It plays scenes in
+    which other programs fail, and counts the requests at the server. It takes less than ten seconds. The exit status
+    is 1 if any count is wrong.
     """
-    # Without a handler, the warning that a provider is down would be printed across the display.
+    # Without a handler, logging would print the warning that the provider is down across the display.
     logging.getLogger("tokenflight").addHandler(logging.NullHandler())
     fake = FakeProvider(client_id=CLIENT_ID, client_secret=None)
     outcomes = asyncio.run(play_all(SCENES, fake, Console(highlight=False)))
@@ -31,7 +32,7 @@ def demo() -> int:
 
 
 async def play_all(scenes: Sequence[Scene], fake: FakeProvider, console: Console) -> list[Outcome]:
-    """Play `scenes` one after the other, show them on `console`, and return how each of them ended."""
+    """Play `scenes` one after the other, show them on `console`, and return their outcomes."""
     outcomes: list[Outcome] = []
     started = time.perf_counter()
     async with open_stage(fake) as stage:
@@ -46,7 +47,7 @@ async def play_all(scenes: Sequence[Scene], fake: FakeProvider, console: Console
 
 
 async def play(scene: Scene, stage: Stage) -> Outcome:
-    """Play `scene` and count. Whatever it raises becomes a problem of its outcome."""
+    """Play `scene` and count its requests. An exception becomes the problem of the outcome."""
     stage.meter.restart()
     started = time.perf_counter()
     try:
@@ -54,7 +55,7 @@ async def play(scene: Scene, stage: Stage) -> Outcome:
             tally = await scene.play(stage)
     except TimeoutError:
         tally = Tally(problem=f"it did not end within {SCENE_TIMEOUT_SECONDS:.0f} s")
-    except Exception as exc:  # noqa: BLE001 - shown, and makes the exit status 1
+    except Exception as exc:  # noqa: BLE001 - the display shows it, and the exit status is 1
         tally = Tally(problem=_in_words(exc))
     return Outcome(scene, stage.meter.reading(tally), time.perf_counter() - started, tally.problem)
 

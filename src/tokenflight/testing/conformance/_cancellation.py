@@ -1,6 +1,5 @@
 """Operations that are cancelled, several event loops, and closing."""
-# Plain asserts, and tests whose names say what they test:
-# ruff: noqa: S101
+# ruff: noqa: S101 - tests assert
 
 import asyncio
 from abc import ABC

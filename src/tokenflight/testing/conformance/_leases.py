@@ -1,6 +1,5 @@
 """The lease: the right to renew a token set."""
-# Plain asserts, and tests whose names say what they test:
-# ruff: noqa: S101
+# ruff: noqa: S101 - tests assert
 
 import asyncio
 from abc import ABC

@@ -1,6 +1,5 @@
 """Replacing a record of an expected version, and creating one where there is none."""
-# Plain asserts, and tests whose names say what they test:
-# ruff: noqa: S101
+# ruff: noqa: S101 - tests assert
 
 import asyncio
 from abc import ABC

@@ -1,6 +1,5 @@
 """What the suite's parts share: the hook, the names, the token sets, and how an operation is interrupted."""
-# Made-up secrets:
-# ruff: noqa: S106
+# ruff: noqa: S106 - the secrets are made up
 
 import asyncio
 from abc import ABC, abstractmethod
