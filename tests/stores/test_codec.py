@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kit.stores import KEY
 from kit.strategies import json_values, records
 from tokenflight import StoreCorrupted, Target, TokenKey, TokenSet
 from tokenflight.stores import new_version
 from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record
 
-KEY = TokenKey("idp", "alice")
 CANARY = "canary-7f3a"
 RECORD: dict[str, Any] = {
     "format_version": 2,

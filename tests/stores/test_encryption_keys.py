@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from tokenflight import ConfigurationError, StoreCorrupted, StoredTokens, TokenKey, TokenSet, Version
+from kit.stores import KEY
+from tokenflight import ConfigurationError, StoreCorrupted, StoredTokens, TokenSet, Version
 from tokenflight.stores.codec import encode_record
 from tokenflight.stores.encryption import EncryptedCodec, new_key
 
-KEY: Final = TokenKey("idp", "alice")
 CANARY: Final = "canary-7f3a"
 RECORD: Final = StoredTokens(TokenSet(f"access-{CANARY}", refresh_token=f"refresh-{CANARY}"), Version("v1"))
 PLAIN: Final = encode_record(KEY, RECORD)

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from kit.stores import KEY
 from kit.support import login
 from tokenflight import (
     ConfigurationError,
@@ -34,7 +35,6 @@ from tokenflight.stores.encryption import EncryptedCodec, new_key, reencrypt
 from tokenflight.testing import FakeProvider
 
 OLD, NEW = new_key(), new_key()
-KEY: Final = TokenKey("idp", "alice")
 TOKENS: Final = TokenSet("access", refresh_token="refresh")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.stores import KEY
 from tokenflight import (
     FileTokenStore,
     StoreCorrupted,
@@ -21,7 +22,6 @@ from tokenflight import (
 )
 from tokenflight.testing.conformance._suite import HOSTILE_NAMES, LONE_SURROGATES
 
-KEY = TokenKey("idp", "alice")
 TOKENS = TokenSet("access", refresh_token="refresh")
 
 
