@@ -50,7 +50,7 @@ class RedisServer:
                 try:
                     client.ping()
                 except redis.AuthenticationError:
-                    return  # it answers, though not to everybody
+                    return  # it answers, though not without a password
                 except redis.ConnectionError:
                     assert self._process.poll() is None, "the server has ended"
                     assert time.monotonic() < give_up_at, "the server does not answer"
@@ -103,7 +103,7 @@ class Commands:
 
 
 async def until_waiting(server: RedisServer) -> None:
-    """Wait until somebody listens for released leases."""
+    """Wait until a store listens for released leases."""
     with server.client() as client:
         await until(lambda: client.pubsub_numsub("tokenflight:released")[0][1])
 
@@ -176,7 +176,7 @@ class LossyConnection:
         self._lose: Callable[[], Awaitable[object]] | None = None
 
     def lose_the_next_reply(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
-        """Do `meanwhile` after the server acted and before the client finds out that the connection is gone."""
+        """Close the connection when the server has acted, after `meanwhile`, and let the client find out."""
         self._lose = meanwhile
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""A process of its own that uses a SQL store: what to do, the URL, the table and the duration of leases."""
+"""A process of its own that uses a SQL store; its arguments are the task, the URL, the table and the lease duration."""
 
 import asyncio
 import sys

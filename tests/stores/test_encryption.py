@@ -1,4 +1,4 @@
-"""Encrypted records: what is readable in them, what is refused, and what plain records have to do with it."""
+"""Encrypted records: what stays readable, which records are refused, and how a store with plain ones changes over."""
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
 
@@ -98,7 +98,7 @@ def test_p2_a_record_reads_back_as_it_was_written(key: TokenKey, record: StoredT
     assert decode_key(data) == key
 
 
-def test_l1_whose_a_record_is_can_be_read_and_nothing_else() -> None:
+def test_l1_the_owner_of_a_record_can_be_read_and_nothing_else() -> None:
     envelope = json.loads(SEALED)
     sealed = base64.b64decode(envelope.pop("sealed"))
     assert envelope == {

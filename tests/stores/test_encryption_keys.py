@@ -1,4 +1,4 @@
-"""The keys of encrypted records: what is one, which one a record needs, and that none is ever shown."""
+"""The keys of encrypted records: their form, the key that a record needs, and that no key is ever shown."""
 
 import base64
 import json

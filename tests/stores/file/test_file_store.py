@@ -157,7 +157,7 @@ async def test_p3_a_reader_never_sees_half_a_record(store: FileTokenStore, path:
 
 
 @pytest.mark.parametrize("left", [b"", b'{"half": ', b"x" * 1_000_000])
-async def test_p3_a_temporary_file_left_by_a_dead_process_is_in_nobodys_way(
+async def test_p3_a_temporary_file_left_by_a_dead_process_does_no_harm(
     store: FileTokenStore, path: Path, left: bytes
 ) -> None:
     temporary = path.with_name(".alice.json.tmp")
@@ -249,7 +249,7 @@ async def test_p7_a_renewal_does_not_make_a_removed_directory_again(store: FileT
     assert not directory.exists()
 
 
-async def test_p7_a_directory_that_is_taken_away_logs_nobody_out_and_is_not_made_again(
+async def test_p7_a_directory_that_is_taken_away_logs_no_user_out_and_is_not_made_again(
     store: FileTokenStore, directory: Path
 ) -> None:
     await store.save(KEY, record := StoredTokens(TOKENS))

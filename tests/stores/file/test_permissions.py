@@ -1,4 +1,4 @@
-"""Whose the files of a store are, and that nothing leads out of its directory: P5 and P6."""
+"""Permissions of the files, and links that would lead out of the directory: P5 and P6."""
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
 

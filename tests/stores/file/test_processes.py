@@ -46,7 +46,7 @@ async def test_x7_the_lease_of_a_killed_process_is_free_at_once(store: FileToken
         holder.kill()
         await waiter
         assert clock() - killed_at < 2
-    # The file that the dead process locked is still there, and in nobody's way.
+    # The file that the dead process locked is still there and does no harm.
     assert (tmp_path / "tokens" / "idp" / "alice.lock").exists()
     async with store.lease(KEY, timeout=0):
         pass

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import RedisCluster
 
-from kit.codecs import CODECS
+from kit.codecs import over_codecs
 from kit.redis_server import running_server
 from tokenflight import (
     TokenStore,
@@ -28,12 +28,13 @@ def named_url() -> Iterator[str]:
             yield server.url
 
 
+@over_codecs
 class TestRedisTokenStore(StoreConformance):
-    @pytest.fixture(autouse=True, params=CODECS, ids=lambda codec: type(codec).__name__)
-    def new_prefix(self, named_url: str, request: pytest.FixtureRequest) -> None:
+    @pytest.fixture(autouse=True)
+    def new_prefix(self, named_url: str, codec: RecordCodec) -> None:
         self.url = named_url
         self.prefix = f"tokenflight-test:{uuid.uuid4()}"
-        self.codec: RecordCodec = request.param
+        self.codec = codec
 
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[TokenStore]:

@@ -1,4 +1,4 @@
-"""The lease of a Redis store: how waiters hear of its release, how long it lasts, and who gives it back."""
+"""The lease of a Redis store: waiters hear of its release, holders extend it, and the dead lose it."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ async def test_on_a_cluster_whose_client_has_no_channels_waiters_ask_now_and_the
         await other.aclose()
 
 
-async def test_a_waiter_whose_connection_was_lost_gets_the_lease_all_the_same(
+async def test_a_waiter_whose_connection_was_lost_still_gets_the_lease(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
     other = RedisTokenStore(server.url)
@@ -106,7 +106,7 @@ async def test_without_permission_to_publish_waiters_ask_now_and_then(server: Re
     await other.aclose()
 
 
-async def test_nobody_listens_when_nobody_waits_any_more(server: RedisServer, store: RedisTokenStore) -> None:
+async def test_a_store_without_waiters_does_not_listen(server: RedisServer, store: RedisTokenStore) -> None:
     other = RedisTokenStore(server.url)
     async with store.lease(KEY, timeout=0):
         waiter = asyncio.create_task(take(other))
@@ -121,7 +121,7 @@ async def test_a_lease_key_without_an_end_is_not_asked_for_without_a_pause(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
     with server.client() as client:
-        client.set(LEASE, "somebody without an end")
+        client.set(LEASE, "another owner, without an end")
     commands = Commands(server)
     with commands.watched(), pytest.raises(LeaseTimeout):
         await take(store, timeout=0.5)
@@ -234,7 +234,9 @@ async def test_x7_the_lease_of_a_killed_process_is_free_after_its_duration(
         assert time.monotonic() - killed_at < 3
 
 
-async def test_a_take_cancelled_before_its_reply_leaves_no_lease(server: RedisServer, store: RedisTokenStore) -> None:
+async def test_an_attempt_cancelled_before_its_reply_leaves_no_lease(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
     await store.load(KEY)
     with server.paused():
         taking = asyncio.create_task(take(store))

@@ -1,4 +1,4 @@
-"""Servers that are down or hang, connections that are lost, and what is said of it."""
+"""Servers that are down or hang, connections that are lost, and errors that show no secret."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The lease of a SQL store: who has it, for how long, and what it leaves behind."""
+"""The lease of a SQL store: one holder at a time, for a limited time, and no row left behind."""
 
 import asyncio
 import signal
@@ -72,7 +72,7 @@ async def test_x3_a_lease_is_extended_for_as_long_as_it_is_held(database: Databa
         assert not lease.is_held() or await is_free(other)
 
 
-async def test_x3_a_lease_that_can_not_be_extended_lapses_and_is_held_again_if_nobody_took_it(
+async def test_x3_a_lease_that_can_not_be_extended_lapses_and_is_held_again_unless_another_took_it(
     database: Database,
 ) -> None:
     async with database.opened(lease_duration=0.4) as store, store.lease(KEY, timeout=0) as lease:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import MetaData, Pool, event, text, update
 
-from kit.codecs import CODECS
+from kit.codecs import over_codecs
 from kit.format1 import DIRECTORY, check_that_all_is_read_and_written_again, copy_private, postgresql_table
 from kit.sql_database import Database, checked_out_of, statements_sent
 from kit.stores import KEY
@@ -67,7 +67,7 @@ async def test_no_transaction_is_begun_or_committed_for_a_single_statement(postg
     with queries_sent() as queries:
         async with postgres.opened() as store:
             sent = await transactions_around_a_load(store, queries)
-        async with postgres.engine() as engine:  # the app's, which begins transactions for everybody else
+        async with postgres.engine() as engine:  # the app's, which begins a transaction for every other user of it
             store = SQLTokenStore(engine, table=postgres.table)
             sent_on_the_apps_engine = await transactions_around_a_load(store, queries)
         async with postgres.opened(autocommit=False) as store:
@@ -100,7 +100,7 @@ async def transactions_around_a_load(store: SQLTokenStore, queries: list[str]) -
     return [query.split()[0].rstrip(";") for query in queries if query.startswith(("BEGIN", "COMMIT", "ROLLBACK"))]
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: type(codec).__name__)
+@over_codecs
 async def test_records_are_stored_as_the_codec_makes_them(database: Database, codec: RecordCodec) -> None:
     tokens = TokenSet("at_secret-" * 3)
     async with database.opened(codec=codec) as store:

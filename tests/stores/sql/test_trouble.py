@@ -94,7 +94,7 @@ async def test_p7_a_server_that_is_down_is_unavailable_to_every_operation_and_th
                 await until(lambda: not lease.is_held())
             finally:
                 server.start()
-            await until(lease.is_held)  # nobody took it: extended again
+            await until(lease.is_held)  # extended again: no other process took it
         record = await store.load(KEY)
         assert record is not None
         assert record.version == saved.version
