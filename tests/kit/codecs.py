@@ -1,4 +1,4 @@
-"""The codecs over which the tests of a store are parametrised."""
+"""The codecs that the tests of a store run with."""
 
 from typing import Final
 
@@ -10,4 +10,4 @@ from tokenflight.stores.encryption import EncryptedCodec, new_key
 CODECS: Final[list[RecordCodec]] = [JSONCodec(), EncryptedCodec([new_key()])]
 
 over_codecs: Final = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: type(codec).__name__)
-"""For a test, a fixture's users or a class that takes `codec`."""
+"""Runs a test or a class of tests, which takes `codec`, with each of them."""

@@ -1,4 +1,4 @@
-"""A process of its own that uses a file store: what it is to do and the directory are its arguments.
+"""A process of its own that uses a file store; its arguments are the task and the directory.
 
 It says on standard output what it has done, a line each.
 """

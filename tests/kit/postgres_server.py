@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 UNPRIVILEGED_USER: Final = "nobody"
-"""Who runs the servers if the tests run as root, which PostgreSQL refuses."""
+"""The user that runs the servers if the tests run as root, because PostgreSQL refuses to."""
 
 
 class PostgresServer:
@@ -124,7 +124,7 @@ def pgbouncer(server: PostgresServer) -> Iterator[PgBouncer]:
 
 @contextmanager
 def _directory(prefix: str) -> Iterator[Path]:
-    """A directory that belongs to who runs the servers, with a path that is short enough for a socket."""
+    """A directory of the user that runs the servers, with a path that is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix=prefix) as name:
         if (user := _server_user()) is not None:
             os.chown(name, pwd.getpwnam(user).pw_uid, -1)

@@ -19,6 +19,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from kit.stores import until
+
 SLOTS: Final = 16384
 
 
@@ -48,7 +50,7 @@ class RedisServer:
                 try:
                     client.ping()
                 except redis.AuthenticationError:
-                    return  # it answers, though not to everybody
+                    return  # it answers, though not without a password
                 except redis.ConnectionError:
                     assert self._process.poll() is None, "the server has ended"
                     assert time.monotonic() < give_up_at, "the server does not answer"
@@ -78,6 +80,32 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A connection for the test's own questions."""
         return redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+
+
+class Commands:
+    """What was sent to a server while its `watched` context lasted."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.names: list[str] = []
+        self._server = server
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        with self._server.client() as client, client.monitor() as monitor:
+            client.echo("begin")
+            while monitor.next_command()["command"] != "ECHO begin":
+                pass
+            yield
+            client.echo("end")
+            while (seen := monitor.next_command())["command"] != "ECHO end":
+                if seen["client_type"] != "lua":
+                    self.names.append(seen["command"].split()[0].upper())
+
+
+async def until_waiting(server: RedisServer) -> None:
+    """Wait until a store listens for released leases."""
+    with server.client() as client:
+        await until(lambda: client.pubsub_numsub("tokenflight:released")[0][1])
 
 
 @contextmanager
@@ -148,7 +176,7 @@ class LossyConnection:
         self._lose: Callable[[], Awaitable[object]] | None = None
 
     def lose_the_next_reply(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
-        """Do `meanwhile` after the server acted and before the client finds out that the connection is gone."""
+        """Close the connection when the server has acted, after `meanwhile`, and let the client find out."""
         self._lose = meanwhile
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

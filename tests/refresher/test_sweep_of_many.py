@@ -131,7 +131,7 @@ async def fill(store: TokenStore, provider: str, users: int) -> None:
                     pipeline = client.pipeline(transaction=False)
                     for key, record in several:
                         fields = ("version", record.version, "record", store._codec.encode(key, record))
-                        pipeline.execute_command("HSET", store._record_name(key), *fields)
+                        pipeline.execute_command("HSET", store._names.record(key), *fields)
                     await pipeline.execute()
         case SQLTokenStore():
             await store.create_table()

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kit.stores import KEY
 from kit.strategies import json_values, records
 from tokenflight import StoreCorrupted, Target, TokenKey, TokenSet
-from tokenflight.stores import new_version
 from tokenflight.stores.base import StoredTokens, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record, encode_record
 
-KEY = TokenKey("idp", "alice")
 CANARY = "canary-7f3a"
 RECORD: dict[str, Any] = {
     "format_version": 2,
@@ -68,10 +67,6 @@ def test_a_record_shows_its_readers_all_it_says() -> None:
             }
         ],
     }
-
-
-def test_no_two_versions_are_alike() -> None:
-    assert len({new_version() for _ in range(1000)}) == 1000
 
 
 @given(st.binary())

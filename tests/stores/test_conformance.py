@@ -131,7 +131,7 @@ class Trailing(MemoryTokenStore):
 
 
 class IgnoringCase(MemoryTokenStore):
-    """Names its records as a case-insensitive file system does."""
+    """Names its records like a case-insensitive file system."""
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         return await super().load(TokenKey(key.provider.lower(), key.user_id.lower()))
@@ -150,7 +150,7 @@ class MatchingPrefixes(MemoryTokenStore):
 
 
 class LeasingNothing(MemoryTokenStore):
-    """Gives the lease to all who ask."""
+    """Gives the lease to every caller."""
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
@@ -174,7 +174,7 @@ class LeasingForEver(MemoryTokenStore):
 
 
 class LeasingTheWholeStore(MemoryTokenStore):
-    """Has one lease for all."""
+    """Has one lease for all users."""
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         return super().lease(TokenKey("all", "all"), timeout=timeout)

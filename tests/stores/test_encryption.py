@@ -1,4 +1,4 @@
-"""Encrypted records: what is readable in them, what is refused, and what plain records have to do with it."""
+"""Encrypted records: what stays readable, which records are refused, and how a store with plain ones changes over."""
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
 
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kit.stores import KEY, keys_of
 from kit.strategies import json_values, records
 from stores.test_codec import OLDER_SHAPES
 from tokenflight import (
@@ -33,7 +34,6 @@ from tokenflight.stores.codec import MAX_RECORD_BYTES, decode_key, decode_record
 from tokenflight.stores.encryption import EncryptedCodec, _EncryptionKey, new_key
 from tokenflight.testing.conformance import StoreConformance
 
-KEY: Final = TokenKey("idp", "alice")
 CANARY: Final = "canary-7f3a"
 RECORD: Final = StoredTokens(
     TokenSet(f"access-{CANARY}", refresh_token=f"refresh-{CANARY}", id_token=f"id-{CANARY}", extra={"x": CANARY}),
@@ -98,7 +98,7 @@ def test_p2_a_record_reads_back_as_it_was_written(key: TokenKey, record: StoredT
     assert decode_key(data) == key
 
 
-def test_l1_whose_a_record_is_can_be_read_and_nothing_else() -> None:
+def test_l1_the_owner_of_a_record_can_be_read_and_nothing_else() -> None:
     envelope = json.loads(SEALED)
     sealed = base64.b64decode(envelope.pop("sealed"))
     assert envelope == {
@@ -254,10 +254,6 @@ async def test_p4_a_refused_record_is_left_as_it_is_until_a_login_overwrites_it(
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     await store.save(KEY, StoredTokens(TokenSet("later")))
     assert await access_token_in(store) == "later"
-
-
-async def keys_of(store: TokenStore) -> list[TokenKey]:
-    return [key async for key in store.keys()]  # noqa: SIM118 - a store is no mapping
 
 
 async def access_token_in(store: TokenStore, key: TokenKey = KEY) -> str | None:

@@ -1,4 +1,4 @@
-"""The keys of encrypted records: what is one, which one a record needs, and that none is ever shown."""
+"""The keys of encrypted records: their form, the key that a record needs, and that no key is ever shown."""
 
 import base64
 import json
@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from tokenflight import ConfigurationError, StoreCorrupted, StoredTokens, TokenKey, TokenSet, Version
+from kit.stores import KEY
+from tokenflight import ConfigurationError, StoreCorrupted, StoredTokens, TokenSet, Version
 from tokenflight.stores.codec import encode_record
 from tokenflight.stores.encryption import EncryptedCodec, new_key
 
-KEY: Final = TokenKey("idp", "alice")
 CANARY: Final = "canary-7f3a"
 RECORD: Final = StoredTokens(TokenSet(f"access-{CANARY}", refresh_token=f"refresh-{CANARY}"), Version("v1"))
 PLAIN: Final = encode_record(KEY, RECORD)

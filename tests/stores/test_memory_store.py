@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from kit.stores import KEY
 from tokenflight import LeaseTimeout, MemoryTokenStore, StoredTokens, TokenKey, TokenSet
-
-KEY = TokenKey("idp", "alice")
 
 
 async def test_leases_are_given_in_the_order_in_which_they_were_asked_for() -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from kit.stores import KEY
 from kit.support import login
 from tokenflight import (
     ConfigurationError,
@@ -34,7 +35,6 @@ from tokenflight.stores.encryption import EncryptedCodec, new_key, reencrypt
 from tokenflight.testing import FakeProvider, FaultyStore
 
 OLD, NEW = new_key(), new_key()
-KEY: Final = TokenKey("idp", "alice")
 TOKENS: Final = TokenSet("access", refresh_token="refresh")
 
 
@@ -200,7 +200,7 @@ async def test_it_can_be_stopped_after_any_user_and_run_again(
         await old.save(key, StoredTokens(TOKENS))
     async with aclosing(reencrypt(both)) as outcomes:
         async for key, _ in outcomes:
-            async with new.lease(key, timeout=0):  # nothing is held meanwhile
+            async with new.lease(key, timeout=0):  # reencrypt holds none between two records
                 assert await new.load(key) is not None
             break
     assert set(await outcomes_of(both)) == {key.user_id for key in keys}
@@ -209,7 +209,7 @@ async def test_it_can_be_stopped_after_any_user_and_run_again(
 
 
 class Overtaken(MemoryTokenStore):
-    """Loses each race: somebody logs in, or out, just before it replaces a record."""
+    """Loses each race: the user logs in or out just before it replaces a record."""
 
     login: TokenSet | None = None
 
@@ -222,7 +222,7 @@ class Overtaken(MemoryTokenStore):
 
 
 @pytest.mark.parametrize("then", [None, TokenSet("after a login")], ids=["logout", "login"])
-async def test_x9_x10_a_login_or_logout_meanwhile_wins(then: TokenSet | None) -> None:
+async def test_x9_x10_a_login_or_logout_before_the_write_wins(then: TokenSet | None) -> None:
     store = Overtaken()
     store.login = then
     await store.save(KEY, StoredTokens(TOKENS))
@@ -231,7 +231,7 @@ async def test_x9_x10_a_login_or_logout_meanwhile_wins(then: TokenSet | None) ->
     assert (record and record.tokens) == then
 
 
-async def test_x9_a_user_who_logged_out_since_the_start_is_not_made_again(both: FileTokenStore) -> None:
+async def test_x9_a_logout_since_the_start_stays_a_logout(both: FileTokenStore) -> None:
     for user_id in ("alice", "bob"):
         await both.save(TokenKey("idp", user_id), StoredTokens(TOKENS))
     done = []
@@ -254,7 +254,7 @@ class Lapsing(MemoryTokenStore):
 
 
 class LapsedLease(Lease):
-    """Somebody else may have it by now."""
+    """Another process may have it by now."""
 
     def is_held(self) -> bool:
         return False

@@ -1,4 +1,8 @@
-"""What a store has begun ends before its caller goes on, also when that is cancelled."""
+"""Waiting for an operation that goes on although its caller was cancelled.
+
+A write that went on in the background could undo what its caller does next. A store therefore gives an operation that
+has begun a moment to end before it lets the cancellation through.
+"""
 
 import asyncio
 from typing import Any, Final, TypeVar
@@ -6,27 +10,26 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 CANCELLATION_SECONDS: Final = 1.0
-"""How long the end of a cancelled operation is waited for."""
+"""How long a cancelled caller waits for the operation that it has begun, unless a store's limits say otherwise."""
 
 
-async def wait_briefly(work: asyncio.Future[Any]) -> None:
-    """Wait for the end of `work`, but not for long: an engine may hang.
-
-    Left to itself at once, it could undo what the caller does next.
-    """
-    work.add_done_callback(_retrieve)
-    await asyncio.wait([work], timeout=CANCELLATION_SECONDS)
+async def wait_briefly(work: asyncio.Future[Any], seconds: float) -> None:
+    """Wait for the end of `work`, for `seconds` at most because an engine may hang."""
+    work.add_done_callback(_retrieve_exception)
+    await asyncio.wait([work], timeout=seconds)
 
 
-async def shielded_result(work: asyncio.Future[T]) -> T:
-    """The result of `work`, which goes on when this is cancelled, and has then a moment to end."""
+async def shielded_result(work: asyncio.Future[T], seconds: float) -> T:
+    """The result of `work`. If this is cancelled, `work` goes on, and has `seconds` to end before this ends."""
     try:
+        # Without the shield, the cancellation would reach the statement that a server may be running.
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await wait_briefly(work)
+        await wait_briefly(work, seconds)
         raise
 
 
-def _retrieve(work: asyncio.Future[Any]) -> None:
+def _retrieve_exception(work: asyncio.Future[Any]) -> None:
+    """Keep asyncio from logging the exception of `work` as never retrieved: its caller has left."""
     if not work.cancelled():
-        work.exception()  # nobody waits for it any more; it is not asyncio's to log
+        work.exception()

@@ -6,7 +6,7 @@ from tokenflight.tokens import TokenKey
 
 
 def lease_timeout(key: TokenKey, timeout: float) -> LeaseTimeout:
-    """Another holder kept the lease."""
+    """Another holder kept the lease for `timeout` seconds."""
     return LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} was not free within {timeout} s")
 
 
@@ -17,7 +17,7 @@ def conflict(key: TokenKey, expected: Version | None) -> StoreConflict:
 
 
 def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
-    """`error`, which says what is wrong with the record of `key`, as an error of its own."""
+    """The error for the record of `key`; `error` says what is wrong with it."""
     return StoreCorrupted(
         f"the record of user {key.user_id!r} at {key.provider} can't be understood: {error}; it was left as it is, "
         "and a new login overwrites it",
@@ -26,12 +26,12 @@ def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
 
 
 def foreign_version(key: TokenKey) -> StoreCorrupted:
-    """A version is stored beside the record, and it is another one's."""
+    """The version that is stored beside the record is not the record's own."""
     return unreadable(key, StoreCorrupted("it and the version beside it do not belong together"))
 
 
 def missing_extra(module: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """The library that `module` stands on is not installed."""
+    """The library that `module` needs is not installed."""
     return ModuleNotFoundError(f"{module} needs {error.name}: install tokenflight[{extra}]", name=error.name)
 
 

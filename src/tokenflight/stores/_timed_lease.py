@@ -1,4 +1,9 @@
-"""A lease that ends by itself when its holder can't extend it in time."""
+"""A lease that lapses when its holder does not extend it in time.
+
+The store of such a lease keeps its owner and its end. The holder counts the time itself, from before each request to
+the store: so the lease ends here first, and only then for the other users of the store. A timer starts a task that
+extends the lease; most leases are given back before it fires, which costs them no task.
+"""
 
 import asyncio
 import logging
@@ -18,7 +23,7 @@ EXTENSIONS_PER_DURATION: Final = 4
 """How often a lease is extended in the time that one extension lasts."""
 
 RETRIES_PER_DURATION: Final = 16
-"""How often it is tried again where that failed."""
+"""How often an extension that failed is tried again in that time."""
 
 
 def lease_clock() -> float:
@@ -27,10 +32,7 @@ def lease_clock() -> float:
 
 
 class TimedLease(Lease):
-    """A lease of `owner`, a name that nobody else has, for `duration` seconds from when it was last extended.
-
-    The time is counted here, from before each asking: so it ends here first, and only then for the others.
-    """
+    """A lease of `owner`, a name of its own, for `duration` seconds from when it was last extended."""
 
     __slots__ = ("_extending", "_held_until", "_timer", "duration", "key", "owner")
 
@@ -47,18 +49,17 @@ class TimedLease(Lease):
         return lease_clock() < self._held_until
 
     def acquired(self, asked_at: float, extend: Callable[[], Awaitable[bool]]) -> None:
-        """Note that what was asked for at `asked_at`, by `lease_clock`, was granted; from then on, extend it.
+        """Note that the store granted what was asked for at `asked_at`, by `lease_clock`, and extend it from now on.
 
         `extend` says whether the lease was still ours, or raises `StoreError`.
         """
         self._held_until = asked_at + self.duration
-        # A timer, not a task: nearly all leases are given back before it is time.
         self._timer = asyncio.get_running_loop().call_later(
             self.duration / EXTENSIONS_PER_DURATION, self._start_extending, extend
         )
 
     def released(self) -> None:
-        """Note that it is over, and extend it no more."""
+        """Note that the lease is given back, and extend it no more."""
         self._held_until = 0.0
         if self._timer is not None:
             self._timer.cancel()
@@ -72,7 +73,7 @@ class TimedLease(Lease):
         while True:
             asked_at = lease_clock()
             pause = self.duration / RETRIES_PER_DURATION
-            # Given up by the timeout, it may still happen later: it extends nobody else's lease.
+            # An extension that this timeout ends may still happen. That does no harm: the store compares the owner.
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(self.duration / EXTENSIONS_PER_DURATION):
                     still_ours = await extend()

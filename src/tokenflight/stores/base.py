@@ -1,4 +1,4 @@
-"""The contract of a store: where token sets outlive the process, and who may renew one."""
+"""The contract of a store, which keeps token sets for longer than a process lives and grants the right to renew one."""
 
 import secrets
 from abc import ABC, abstractmethod
@@ -27,12 +27,14 @@ _NO_ACCESS_TOKENS: Final = ReadOnlyDict[Target, TokenSet]()
 class StoredTokens:
     """A record: one atomic unit that holds the grant and an access token for each target.
 
-    `tokens` is the grant: the refresh token, the ID token, and the access token of the default target. The caller of
-    a write makes `version`, and a write needs a version of its own: `dataclasses.replace` keeps the old one unless it
-    is given a new one. `issuer` is the authorization server that issued the grant, None where unknown; the refresh
-    token is sent to no other. `refused` says that the provider has refused the refresh token, so that it is not sent
-    again. `access_tokens` holds the access tokens of other targets, read-only. Raises `ConfigurationError` if one of
-    them is for the default target, or has a refresh token, an ID token or further members: these belong to the grant.
+    `tokens` is the grant: the refresh token, the ID token, and the access token of the default target. `version` is
+    made by the caller of a write, a new one for each write. Note that `dataclasses.replace` keeps the old version
+    unless it is given a `new_version`. `issuer` is the authorization server that issued the grant, None where unknown;
+    the refresh token is sent to no other. `refused` says that the provider has refused the refresh token, which is
+    then not sent again. `access_tokens` holds the access tokens of other targets, read-only.
+
+    Raises `ConfigurationError` if `access_tokens` has one for the default target, or one with a refresh token, an ID
+    token or further members, which belong to the grant.
     """
 
     tokens: TokenSet
@@ -61,34 +63,37 @@ class StoredTokens:
 class Lease:
     """The right to renew one user's token set, until the context that gave it ends.
 
-    Subclass it for a lease that can lapse before, as one with a time limit does when its holder stands still.
+    Subclass it for a lease that can lapse earlier: one with a time limit lapses when its holder stands still.
     """
 
     __slots__ = ()
 
     def is_held(self) -> bool:
-        """Whether nobody else can have the lease now. Asks no server: it is called just before a renewal is sent."""
+        """Whether no other holder can have the lease now.
+
+        Asks no server, because the caller is about to send a renewal.
+        """
         return True
 
 
 class TokenStore(ABC):
-    """Where token sets outlive the process. It also gives the lease, the right to renew one.
+    """Keeps token sets for longer than a process lives. It also grants the lease, the right to renew one.
 
-    Each method is atomic: cancelled or failed, it has happened whole or not at all. All raise `StoreUnavailable` when
-    the store can't be reached, read or written. A store may be used by several refreshers, processes and event loops
-    at once. To write one, subclass this and run the suite in `tokenflight.testing.conformance` on it.
+    Each method is atomic: one that is cancelled or fails has happened whole or not at all. All raise
+    `StoreUnavailable` when the store can't be reached, read or written. Several refreshers, processes and event loops
+    may use a store at once. To write one, subclass this and run the suite in `tokenflight.testing.conformance` on it.
     """
 
     @abstractmethod
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """The record of `key`, or None.
 
-        Raises `StoreCorrupted` if there is one that can't be understood; it is left as it is.
+        Raises `StoreCorrupted` if the record can't be understood, and leaves it as it is.
         """
 
     @abstractmethod
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
-        """Write the record of `key` whatever was there, and whoever holds the lease: a login wins over everything.
+        """Write the record of `key`, whatever was there and whichever flight holds the lease: a login always wins.
 
         The write is durable when this returns.
         """
@@ -110,15 +115,18 @@ class TokenStore(ABC):
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """The right to renew the token set of `key`, exclusive among all users of the store.
 
-        It does not keep anybody from reading or writing the record. It is released when its holder dies, and
-        renewed while it is held. Raises `LeaseTimeout` on entry if another holder kept it for `timeout` seconds; with
-        0, a lease that is free is given all the same.
+        The record can be read and written while the lease is held. The lease is extended for as long as its holder
+        lives, and becomes free when the holder dies. Entering the context raises `LeaseTimeout` if another holder
+        keeps the lease for `timeout` seconds; with 0, it gives a lease that is free and waits for none that is not.
         """
 
     @abstractmethod
     def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
-        """The keys of all records, or of one provider's, in no order. Records written meanwhile may be missing."""
+        """The keys of all records, or of one provider's, in no order.
+
+        Records that are written while this goes on may be missing.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close what the store opened, never what it was given. A store used again opens it again."""
+        """Close what the store opened, never what it was given. A store that is used again opens it again."""

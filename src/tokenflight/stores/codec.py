@@ -24,17 +24,17 @@ _TARGET_MEMBERS: Final = frozenset(field.name for field in fields(Target))
 
 
 class RecordCodec(Protocol):
-    """How a store turns records into bytes and back. `JSONCodec` is the plain one."""
+    """Turns records into bytes and back, for a store. `JSONCodec` is the plain one."""
 
     def encode(self, key: TokenKey, record: StoredTokens) -> bytes:
-        """`record` as bytes that only `decode` with the same `key` takes.
+        """`record` as bytes, which `decode` takes with the same `key` only.
 
-        Raises `StoreError` if they would be too many for `decode`.
+        Raises `StoreError` if they are more than `decode` takes.
         """
         ...
 
     def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
-        """The record in `data`; raises `StoreCorrupted` where there is none of `key`."""
+        """The record in `data`. Raises `StoreCorrupted` unless it is a record of `key`."""
         ...
 
 
@@ -51,7 +51,7 @@ class JSONCodec:
 
 
 def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
-    """`record` as JSON, UTF-8, with `key` in it so that it can't be taken for another user's.
+    """`record` as JSON in UTF-8. It names `key`, so that it can't be taken for the record of another user.
 
     Raises `StoreError` if that is larger than `MAX_RECORD_BYTES`.
     """
@@ -83,7 +83,7 @@ def decode_record(key: TokenKey, data: bytes) -> StoredTokens:
 
 
 def decode_key(data: bytes) -> TokenKey | None:
-    """The key in a record, or None if it does not tell."""
+    """The key in a record, or None if the record does not name one."""
     try:
         record = json_object(data)
     except StoreCorrupted:
@@ -95,7 +95,7 @@ def decode_key(data: bytes) -> TokenKey | None:
 
 
 def json_bytes(key: TokenKey, record: dict[str, Any]) -> bytes:
-    """The record of `key` as JSON, UTF-8; raises `StoreError` if it is too large to be read back."""
+    """The record of `key` as JSON in UTF-8. Raises `StoreError` if it is too large to be read back."""
     data = json.dumps(record).encode()
     if len(data) > MAX_RECORD_BYTES:
         raise StoreError(
@@ -107,13 +107,13 @@ def json_bytes(key: TokenKey, record: dict[str, Any]) -> bytes:
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`; raises `StoreCorrupted` if there is none."""
+    """The JSON object in `data`. Raises `StoreCorrupted` if there is none."""
     if len(data) > MAX_RECORD_BYTES:
         raise StoreCorrupted(f"it is larger than {MAX_RECORD_BYTES} bytes")
     try:
         value = json.loads(data.decode())
     except (ValueError, RecursionError):
-        value = None  # not raised from here: a decoding error carries the record, and the record carries tokens
+        value = None  # raised below: a decoding error holds the record with its tokens, and would become the context
     if not isinstance(value, dict):
         raise StoreCorrupted("it is not a JSON object")
     return value
@@ -133,7 +133,7 @@ def require_known_format(record: dict[str, Any], newest: int) -> None:
 
 
 def require_names(key: TokenKey, record: dict[str, Any]) -> None:
-    """Raise `StoreCorrupted` unless `record` says that it is the one of `key`."""
+    """Raise `StoreCorrupted` unless `record` names `key`."""
     if (record.get("provider"), record.get("user_id")) != (key.provider, key.user_id):
         raise StoreCorrupted("it belongs to another user or provider")
 
@@ -147,7 +147,7 @@ def _decode(key: TokenKey, data: bytes) -> StoredTokens:
     if not isinstance(tokens, Mapping):
         if record.get("format_version") == RECORD_FORMAT_VERSION:
             raise StoreCorrupted("it has no token set")
-        # An older program's file has no version; what it holds is one.
+        # The file of an older program has no version, so its content stands for one.
         digest = hashlib.blake2b(data, digest_size=8).hexdigest()
         return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
     require_names(key, record)

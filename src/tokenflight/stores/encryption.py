@@ -2,8 +2,8 @@
 
 A record is sealed with XAES-256-GCM (c2sp.org/XAES-256-GCM): AES-256-GCM under a key derived, for each record anew,
 from the given key and half of a random 192-bit nonce. Plain AES-GCM and ChaCha20-Poly1305 have nonces of 96 bits,
-which may be random for no more than 2^32 records under one key (NIST SP 800-38D §8.3): a million users renewed every
-hour are there in half a year, and nobody counts. Here the bound is 2^80.
+which may be random for no more than 2^32 records under one key (NIST SP 800-38D §8.3). A million users whose tokens are
+renewed every hour reach that bound in half a year, and no program would notice. Here the bound is 2^80.
 """
 
 import base64
@@ -69,15 +69,15 @@ class EncryptedCodec:
     To change the key, give the new one to all processes as the second, then as the first, run `reencrypt`, and drop
     the old one.
 
-    Provider, user id and the id of the key, a digest, stay readable; all else is encrypted and authentic, and bound
-    to the provider and the user: neither another user's record nor a changed one is taken. An older record of the
-    same user, put back by somebody who can write to the store, is.
+    The provider, the user id and the id of the key, a digest, stay readable. Everything else is encrypted and
+    authentic, and bound to the provider and the user: a record of another user or a changed one is refused. An older
+    record of the same user is not, if an attacker who can write to the store puts it back.
 
-    Plain records are refused unless `accept_plain`, for a store that has some from before. As long as it is on,
-    whoever can write to the store can plant plain ones: run `reencrypt`, then turn it off.
+    Plain records are refused unless `accept_plain` is on, for a store that has some from before. As long as it is on,
+    an attacker who can write to the store can plant plain ones: run `reencrypt`, then turn it off.
 
-    Decoding raises `StoreCorrupted`, with the code ``unknown_key`` for a record of a key not given, ``not_authentic``
-    for a damaged, changed or misplaced one, and ``not_encrypted`` for a plain one.
+    Decoding raises `StoreCorrupted`, with the code ``unknown_key`` for a record under a key that was not given,
+    ``not_authentic`` for a damaged, changed or misplaced one, and ``not_encrypted`` for a plain one.
     """
 
     def __init__(self, keys: Sequence[str], *, accept_plain: bool = False) -> None:
@@ -126,7 +126,7 @@ class EncryptedCodec:
             if self._accept_plain:
                 return data
             raise StoreCorrupted(
-                "it is not encrypted: if it is from before encryption was turned on, and nobody else can have put it "
+                "it is not encrypted: if it is from before encryption was turned on, and no attacker can have put it "
                 "there, use accept_plain=True until reencrypt has run",
                 code="not_encrypted",
             )
@@ -156,26 +156,27 @@ class EncryptedCodec:
 async def reencrypt(
     store: TokenStore, provider: str | None = None, *, lease_timeout: float = 90.0
 ) -> AsyncGenerator[tuple[TokenKey, StoreError | None], None]:
-    """Write all records of `store`, or those of one `provider`, again: with the first key, whatever they had.
+    """Write all records of `store`, or those of one `provider`, again, encrypted with the first key.
 
-    Yields the key of each record when it is done, with the error that left it as it was, or None::
+    Yields the key of each record when it is done, with None or with the error that left the record as it was::
 
         failed = [(key, error) async for key, error in reencrypt(store) if error is not None]
 
     It may run while the store is in use, and again after it was stopped. `lease_timeout` is how many seconds it waits
-    for a renewal under way; a user for whom that is too short gets a `LeaseTimeout` and stays as they are.
+    for a renewal under way; if that takes longer, the record stays as it is and its error is a `LeaseTimeout`.
 
     Raises a `StoreError` only if the records can't be listed.
     """
     checked_seconds("lease_timeout", lease_timeout)
-    for key in [key async for key in store.keys(provider)]:  # listed first: a record written again could come again
+    # All are listed first: a listing that goes on while records are written could yield a record again.
+    for key in [key async for key in store.keys(provider)]:
         yield key, await _reencrypt_one(store, key, lease_timeout)
 
 
 async def _reencrypt_one(store: TokenStore, key: TokenKey, lease_timeout: float) -> StoreError | None:
     try:
-        # Without the lease, a flight between its load and its write would find another version: it would take that
-        # for a login and drop the rotated refresh token.
+        # Without the lease, this write could come between the load and the write of a flight. The flight would take
+        # the new version for a login and drop the rotated refresh token.
         async with store.lease(key, timeout=lease_timeout) as lease:
             record = await store.load(key)
             if record is None:
@@ -184,14 +185,14 @@ async def _reencrypt_one(store: TokenStore, key: TokenKey, lease_timeout: float)
                 raise LeaseTimeout(f"the lease on user {key.user_id!r} at {key.provider} lapsed; run this again")
             await store.replace(key, replace(record, version=new_version()), expected=record.version)
     except StoreConflict:
-        return None  # a login or logout this instant: there is nothing left of what was to be written again
+        return None  # a login has written the record with the first key, or a logout has deleted it
     except StoreError as exc:
         return exc
     return None
 
 
 class _EncryptionKey:
-    """A key that can be used but not seen: neither its attributes nor a pickle give it away."""
+    """A key that can be used but not seen: neither its attributes nor a pickle hold it."""
 
     __slots__ = ("_mac", "id")
 
@@ -222,12 +223,12 @@ class _EncryptionKey:
 
 
 def _associated_data(key: TokenKey) -> bytes:
-    """What a record is bound to, as JSON, so that no two keys run together into the same bytes."""
+    """What a record is bound to. It is JSON, so that two different keys never give the same bytes."""
     return json.dumps([ALGORITHM, ENVELOPE_FORMAT_VERSION, key.provider, key.user_id]).encode()
 
 
 def _decode_key(text: str, position: int) -> bytes:
-    """The bytes of the key in `text`; an error tells its `position` alone."""
+    """The bytes of the key in `text`. An error names the position of the key and shows nothing of it."""
     try:
         secret = base64.b64decode(text, altchars=b"-_", validate=True) if isinstance(text, str) else b""
     except ValueError:

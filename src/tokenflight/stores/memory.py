@@ -13,12 +13,13 @@ from tokenflight.tokens import TokenKey
 
 
 class MemoryTokenStore(TokenStore):
-    """Token sets in this process's memory, gone with it. May be shared by refreshers on several event loops."""
+    """Token sets in this process's memory, gone with it. Refreshers on several event loops may share it."""
 
     def __init__(self) -> None:
         self._records: dict[TokenKey, StoredTokens] = {}
+        # For each lease, the tickets of its holder and its waiters. A ticket is done when it is its owner's turn.
         self._queues: dict[TokenKey, deque[Future[None]]] = {}
-        self._guard = threading.Lock()  # guards both, as event loops in several threads may share the store
+        self._guard = threading.Lock()  # guards both: event loops in several threads may share the store
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
@@ -31,7 +32,7 @@ class MemoryTokenStore(TokenStore):
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
-        with self._guard:
+        with self._guard:  # makes the comparison and the write one step
             current = self._records.get(key)
             if (None if current is None else current.version) != expected:
                 raise _failures.conflict(key, expected)
@@ -43,12 +44,12 @@ class MemoryTokenStore(TokenStore):
             return self._records.pop(key, None) is not None
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
-        """See `TokenStore.lease`. Leases are given in the order in which they were asked for."""
+        """See `TokenStore.lease`. Waiters get the lease in the order in which they asked for it."""
         return self._lease(key, timeout)
 
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
         """See `TokenStore.keys`."""
-        for key in list(self._records):
+        for key in list(self._records):  # a copy: the caller may write to the store in between
             if provider is None or key.provider == provider:
                 yield key
 
@@ -57,6 +58,7 @@ class MemoryTokenStore(TokenStore):
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+        # A concurrent future, because the holder that calls this waiter may be on another event loop.
         ticket: Future[None] = Future()
         with self._guard:
             queue = self._queues.setdefault(key, deque())
@@ -71,6 +73,7 @@ class MemoryTokenStore(TokenStore):
                     raise _failures.lease_timeout(key, timeout) from None
             yield Lease()
         finally:
+            # A waiter that gives up leaves the queue too: the next one would otherwise wait for it for ever.
             with self._guard:
                 queue.remove(ticket)
                 if queue:
@@ -80,7 +83,7 @@ class MemoryTokenStore(TokenStore):
 
     @staticmethod
     def _call_next(queue: deque[Future[None]]) -> None:
-        # A ticket cancelled at this instant takes itself out of the queue and calls the next one.
+        # A waiter that is cancelled at this instant leaves the queue and calls the next one.
         with suppress(InvalidStateError):
             if not queue[0].done():
                 queue[0].set_result(None)

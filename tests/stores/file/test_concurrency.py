@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
+from kit.stores import KEY
 from tokenflight import (
     FileTokenStore,
     LeaseTimeout,
@@ -27,9 +29,8 @@ from tokenflight import (
 )
 from tokenflight.stores.codec import JSONCodec
 from tokenflight.stores.file import _private_files
-from tokenflight.stores.file import _store as file_store
+from tokenflight.stores.file._limits import FileLimits
 
-KEY = TokenKey("idp", "alice")
 TOKENS = TokenSet("access", expires_at=1_800_000_000, refresh_token="refresh", extra={"x": [1, "€"]})
 
 
@@ -99,12 +100,12 @@ async def test_leases_given_up_at_any_moment_leave_no_lock_and_no_open_file(stor
 def test_a_lease_granted_after_its_event_loop_ended_is_freed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FileTokenStore(directory)
     begun, go_on = threading.Event(), threading.Event()
-    try_lock = _private_files.try_lock
+    lock_descriptor = filelock.lock_descriptor
 
-    def slow_try_lock(path: str) -> int | None:
+    def lock_slowly(descriptor: int, *, blocking: bool) -> bool:
         begun.set()
         go_on.wait(10)
-        return try_lock(path)
+        return lock_descriptor(descriptor, blocking=blocking)
 
     async def give_up() -> None:
         waiting = asyncio.create_task(store.lease(KEY, timeout=5).__aenter__())
@@ -117,7 +118,7 @@ def test_a_lease_granted_after_its_event_loop_ended_is_freed(directory: Path, mo
             pass
         await store.aclose()
 
-    monkeypatch.setattr(_private_files, "try_lock", slow_try_lock)
+    monkeypatch.setattr(filelock, "lock_descriptor", lock_slowly)
     asyncio.run(give_up())
     go_on.set()
     asyncio.run(take())
@@ -138,10 +139,8 @@ async def test_a_cancelled_save_that_has_begun_ends_before_its_call_does(store: 
     assert record.tokens == TokenSet("new")
 
 
-async def test_a_cancelled_save_does_not_wait_for_a_disk_that_hangs(
-    store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.05)
+async def test_a_cancelled_save_does_not_wait_for_a_disk_that_hangs(directory: Path, path: Path) -> None:
+    store = FileTokenStore(directory, _limits=FileLimits(cancellation_seconds=0.05))
     await store.save(KEY, StoredTokens(TokenSet("old")))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
@@ -152,12 +151,11 @@ async def test_a_cancelled_save_does_not_wait_for_a_disk_that_hangs(
         with pytest.raises(asyncio.CancelledError):
             await saving
     _private_files.release_lock(lock)
+    await store.aclose()
 
 
-async def test_a_save_cancelled_before_it_began_never_happens(
-    store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_store, "MAX_THREADS", 1)
+async def test_a_save_cancelled_before_it_began_never_happens(directory: Path, path: Path) -> None:
+    store = FileTokenStore(directory, _limits=FileLimits(max_threads=1))
     await store.save(KEY, StoredTokens(TokenSet("old")))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
@@ -174,6 +172,7 @@ async def test_a_save_cancelled_before_it_began_never_happens(
     record = await store.load(KEY)
     assert record is not None
     assert record.tokens == TokenSet("first")
+    await store.aclose()
 
 
 def test_s10_one_store_serves_event_loops_in_several_threads(directory: Path) -> None:
@@ -205,7 +204,7 @@ async def test_closing_ends_the_stores_threads(store: FileTokenStore) -> None:
 
     await asyncio.gather(*(store.save(TokenKey("idp", str(n)), StoredTokens(TOKENS)) for n in range(50)))
     mine = threads()
-    assert 0 < len(mine) <= file_store.MAX_THREADS
+    assert 0 < len(mine) <= FileLimits().max_threads
     await store.aclose()
     for thread in mine:
         await asyncio.to_thread(thread.join, 5)
@@ -240,12 +239,9 @@ def test_an_event_loop_can_close_the_store_while_another_uses_it(directory: Path
     asyncio.run(store.aclose())
 
 
-async def test_a_read_that_was_given_up_and_then_fails_is_not_reported_as_never_retrieved(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_read_that_was_given_up_and_then_fails_is_not_reported_as_never_retrieved(directory: Path) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
-    monkeypatch.setattr("tokenflight.stores._cancellation.CANCELLATION_SECONDS", 0.01)
     go_on = threading.Event()
 
     class Slow(JSONCodec):
@@ -253,7 +249,7 @@ async def test_a_read_that_was_given_up_and_then_fails_is_not_reported_as_never_
             go_on.wait(10)
             raise StoreCorrupted("damaged")
 
-    store = FileTokenStore(directory, codec=Slow())
+    store = FileTokenStore(directory, codec=Slow(), _limits=FileLimits(cancellation_seconds=0.01))
     await store.save(KEY, StoredTokens(TokenSet("access")))
     loading = asyncio.create_task(store.load(KEY))
     await asyncio.sleep(0.05)

@@ -15,6 +15,7 @@ from typing import Any
 import filelock
 import pytest
 
+from kit.stores import KEY, keys_of
 from tokenflight import (
     ConfigurationError,
     FileTokenStore,
@@ -27,15 +28,10 @@ from tokenflight import (
 )
 from tokenflight.stores.base import Version
 from tokenflight.stores.file import _private_files
-from tokenflight.stores.file import _store as file_store
+from tokenflight.stores.file._limits import FileLimits
 from tokenflight.stores.file._names import encode_name
 
-KEY = TokenKey("idp", "alice")
 TOKENS = TokenSet("access", expires_at=1_800_000_000, refresh_token="refresh", extra={"x": [1, "€"]})
-
-
-async def keys_of(store: FileTokenStore, provider: str | None = None) -> list[TokenKey]:
-    return [key async for key in store.keys(provider)]
 
 
 def put(path: Path, data: bytes) -> None:
@@ -161,7 +157,7 @@ async def test_p3_a_reader_never_sees_half_a_record(store: FileTokenStore, path:
 
 
 @pytest.mark.parametrize("left", [b"", b'{"half": ', b"x" * 1_000_000])
-async def test_p3_a_temporary_file_left_by_a_dead_process_is_in_nobodys_way(
+async def test_p3_a_temporary_file_left_by_a_dead_process_does_no_harm(
     store: FileTokenStore, path: Path, left: bytes
 ) -> None:
     temporary = path.with_name(".alice.json.tmp")
@@ -253,7 +249,7 @@ async def test_p7_a_renewal_does_not_make_a_removed_directory_again(store: FileT
     assert not directory.exists()
 
 
-async def test_p7_a_directory_that_is_taken_away_logs_nobody_out_and_is_not_made_again(
+async def test_p7_a_directory_that_is_taken_away_logs_no_user_out_and_is_not_made_again(
     store: FileTokenStore, directory: Path
 ) -> None:
     await store.save(KEY, record := StoredTokens(TOKENS))
@@ -343,17 +339,16 @@ async def test_p7_a_system_error_is_unavailable_with_its_cause(store: FileTokenS
     assert {each.name for each in path.parent.iterdir()} == {"alice.json", "alice.write-lock"}
 
 
-async def test_p7_a_write_lock_that_never_comes_free_is_given_up(
-    store: FileTokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_p7_a_write_lock_that_never_comes_free_is_given_up(directory: Path, path: Path) -> None:
+    store = FileTokenStore(directory, _limits=FileLimits(lock_timeout_seconds=0.05))
     await store.save(KEY, StoredTokens(TOKENS))
     lock = _private_files.try_lock(str(path.with_suffix(".write-lock")))
     assert lock is not None
-    monkeypatch.setattr(_private_files, "LOCK_TIMEOUT_SECONDS", 0.05)
     with pytest.raises(StoreUnavailable, match="has been locked by another process"):
         await store.save(KEY, StoredTokens(TokenSet("later")))
     _private_files.release_lock(lock)
     await store.save(KEY, StoredTokens(TokenSet("later")))
+    await store.aclose()
 
 
 # keys
@@ -377,8 +372,8 @@ async def test_keys_passes_over_what_is_no_record(store: FileTokenStore, directo
     assert await keys_of(store, "link") == []
 
 
-async def test_keys_come_in_batches_and_none_is_lost(store: FileTokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_store, "KEYS_PER_READ", 3)
+async def test_keys_come_in_batches_and_none_is_lost(directory: Path) -> None:
+    store = FileTokenStore(directory, _limits=FileLimits(keys_per_read=3))
     keys = {TokenKey(provider, f"{n}" * length) for provider in "ab" for n in range(5) for length in (1, 300)}
     for key in keys:
         await store.save(key, StoredTokens(TOKENS))
@@ -388,6 +383,7 @@ async def test_keys_come_in_batches_and_none_is_lost(store: FileTokenStore, monk
     async for key in store.keys("a"):
         await store.delete(key)
     assert {key.provider for key in await keys_of(store)} == {"b"}
+    await store.aclose()
 
 
 @pytest.mark.parametrize("directory", ["", "~nobody-of-this-name/tokens"])

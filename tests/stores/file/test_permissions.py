@@ -1,4 +1,4 @@
-"""Whose the files of a store are, and that nothing leads out of its directory: P5 and P6."""
+"""Permissions of the files, and links that would lead out of the directory: P5 and P6."""
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.stores import KEY
 from tokenflight import (
     FileTokenStore,
     StoreCorrupted,
@@ -21,7 +22,6 @@ from tokenflight import (
 )
 from tokenflight.testing.conformance._suite import HOSTILE_NAMES, LONE_SURROGATES
 
-KEY = TokenKey("idp", "alice")
 TOKENS = TokenSet("access", refresh_token="refresh")
 
 

@@ -6,46 +6,19 @@ import signal
 import subprocess
 import sys
 import textwrap
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from kit import file_store_worker
-from kit.file_store_worker import KEY, tokens
+from kit.file_store_worker import tokens
+from kit.stores import KEY
+from kit.workers import line_of, worker
 from tokenflight import FileTokenStore, LeaseTimeout, StoredTokens, TokenSet
 
 
-@asynccontextmanager
-async def worker(what: str, tmp_path: Path) -> AsyncIterator[Process]:
-    """A process that does `what`, killed at the end if need be."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        file_store_worker.__file__,
-        what,
-        str(tmp_path / "tokens"),
-        stdin=PIPE,
-        stdout=PIPE,
-        # A killed process would leave half a coverage file.
-        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def line_of(process: Process) -> str:
-    assert process.stdout is not None
-    return (await process.stdout.readline()).decode().strip()
-
-
-async def test_a_lease_is_exclusive_among_processes(store: FileTokenStore, tmp_path: Path) -> None:
-    async with worker("hold", tmp_path) as holder:
+async def test_a_lease_is_exclusive_among_processes(store: FileTokenStore, directory: Path) -> None:
+    async with worker(file_store_worker, "hold", str(directory)) as holder:
         assert await line_of(holder) == "held"
         with pytest.raises(LeaseTimeout, match="not free within"):
             await store.lease(KEY, timeout=0.1).__aenter__()
@@ -58,7 +31,7 @@ async def test_a_lease_is_exclusive_among_processes(store: FileTokenStore, tmp_p
 
 async def test_x7_the_lease_of_a_killed_process_is_free_at_once(store: FileTokenStore, tmp_path: Path) -> None:
     clock = asyncio.get_running_loop().time
-    async with worker("hold", tmp_path) as holder:
+    async with worker(file_store_worker, "hold", str(tmp_path / "tokens")) as holder:
         assert await line_of(holder) == "held"
         taken = asyncio.Event()
 
@@ -73,15 +46,18 @@ async def test_x7_the_lease_of_a_killed_process_is_free_at_once(store: FileToken
         holder.kill()
         await waiter
         assert clock() - killed_at < 2
-    # The file that the dead process locked is still there, and in nobody's way.
+    # The file that the dead process locked is still there and does no harm.
     assert (tmp_path / "tokens" / "idp" / "alice.lock").exists()
     async with store.lease(KEY, timeout=0):
         pass
 
 
-async def test_processes_that_take_turns_lose_no_update(store: FileTokenStore, tmp_path: Path) -> None:
+async def test_processes_that_take_turns_lose_no_update(store: FileTokenStore, directory: Path) -> None:
     await store.save(KEY, StoredTokens(TokenSet("access-0")))
-    async with worker("count_up", tmp_path) as one, worker("count_up", tmp_path) as other:
+    async with (
+        worker(file_store_worker, "count_up", str(directory)) as one,
+        worker(file_store_worker, "count_up", str(directory)) as other,
+    ):
         assert [await one.wait(), await other.wait()] == [0, 0]
     record = await store.load(KEY)
     assert record is not None
@@ -92,7 +68,7 @@ async def test_processes_that_take_turns_lose_no_update(store: FileTokenStore, t
 async def test_p3_a_process_killed_while_saving_leaves_a_whole_record(
     store: FileTokenStore, tmp_path: Path, moment: int
 ) -> None:
-    async with worker("save_for_ever", tmp_path) as process:
+    async with worker(file_store_worker, "save_for_ever", str(tmp_path / "tokens")) as process:
         assert await line_of(process) == "1"
         await asyncio.sleep(0.0037 * moment)
         process.kill()
@@ -109,7 +85,7 @@ async def test_p3_a_process_killed_while_saving_leaves_a_whole_record(
 async def test_p7_a_write_that_does_not_fit_fails_and_leaves_the_record(store: FileTokenStore, tmp_path: Path) -> None:
     await store.save(KEY, StoredTokens(TokenSet("access-1")))
     before = (tmp_path / "tokens" / "idp" / "alice.json").read_bytes()
-    async with worker("write_with_limit", tmp_path) as process:
+    async with worker(file_store_worker, "write_with_limit", str(tmp_path / "tokens")) as process:
         printed, _ = await process.communicate()
     assert process.returncode == 0
     assert printed.decode().splitlines() == ["StoreUnavailable store_unavailable"] * 2
@@ -117,8 +93,8 @@ async def test_p7_a_write_that_does_not_fit_fails_and_leaves_the_record(store: F
     assert {path.name for path in (tmp_path / "tokens" / "idp").iterdir()} == {"alice.json", "alice.write-lock"}
 
 
-async def test_a_store_and_its_leases_survive_a_fork(tmp_path: Path) -> None:
-    async with worker("fork", tmp_path) as process:
+async def test_a_store_and_its_leases_survive_a_fork(directory: Path) -> None:
+    async with worker(file_store_worker, "fork", str(directory)) as process:
         printed, _ = await process.communicate()
     assert printed.decode().split() == ["0", "True"]
 

@@ -1,4 +1,4 @@
-"""Names of any content as file names: readable where they are plain, never colliding, never leaving the directory."""
+"""Texts of any content as file names: readable where they are plain, never colliding, never leaving the directory."""
 
 import hashlib
 import re
@@ -14,10 +14,10 @@ _RESERVED_ON_WINDOWS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\
 
 
 def encode_name(text: str) -> str:
-    """A file name for `text`, without suffix: itself if plain, otherwise percent-encoded.
+    """A file name for `text`, without suffix: `text` itself if it is plain, otherwise percent-encoded.
 
-    Capital letters are encoded too, as some file systems do not tell them from small ones. A name that would be
-    too long is cut and ends in ``~`` and a digest, which `decode_name` can't read back.
+    Capital letters are encoded too, because some file systems do not tell them from small ones. A name that would be
+    too long is cut and ends in ``~`` and a digest; `decode_name` can't read it back.
     """
     data = text.encode("utf-8", "surrogatepass")
     name = _NEEDS_ENCODING.sub(lambda found: b"%%%02x" % found[0][0], data).decode()
@@ -32,9 +32,9 @@ def encode_name(text: str) -> str:
 
 
 def decode_name(name: str) -> str | None:
-    """The text whose `encode_name` is `name`; None if it was cut, or if no text has this name."""
+    """The text that `encode_name` turned into `name`; None if the name was cut or is not of our making."""
     try:
         text = unquote_to_bytes(name).decode("utf-8", "surrogatepass")
-    except UnicodeError:  # also of a foreign file whose name is no Unicode text
+    except UnicodeError:  # raised also for another program's file whose name is not Unicode text
         return None
     return text if text and encode_name(text) == name else None

@@ -1,8 +1,11 @@
 """Private, durable files and locks between processes: the blocking system calls under the file store.
 
-Files are readable by their owner alone from the first byte (0600), in directories that only the owner enters (0700).
-Symbolic links are not followed. Permissions are checked where the system has POSIX ones. Paths are strings: pathlib
-and buffered files take half as long again as the system calls of a write.
+Only the owner can read a file, from its first byte on (0600), or enter the directory it is in (0700). No call follows
+a symbolic link. Permissions are checked where the system has POSIX ones. Paths are strings and files are descriptors:
+pathlib and buffered files take half as long again as the system calls of a write.
+
+A lock is a lock of the operating system on an open file, which the system frees when the process dies. The file is
+never removed. If it were, a second process could lock a new file of that name while the first one holds the old one.
 """
 
 import os
@@ -14,11 +17,10 @@ from typing import Final
 
 from tokenflight.errors import StoreError, StoreUnavailable
 
-LOCK_TIMEOUT_SECONDS: Final = 10.0
 LOCK_POLL_SECONDS: Final = 0.001
 
 _held_locks: set[int] = set()
-"""The descriptors of the locks that this process has."""
+"""The descriptors of the locks that this process holds. A forked child closes its copies of them."""
 
 _POSIX: Final = os.name == "posix"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -41,21 +43,22 @@ def make_directory(directory: str) -> None:
     """Create `directory` and its parents (0700) if need be, durable on return; refuse what `has_directory` refuses."""
     if has_directory(directory):
         return
+    # One by one: `os.makedirs` would accept a parent that others can write to, and nothing in it is private.
     if not os.path.exists(parent := os.path.dirname(directory)):
-        make_directory(parent)  # not `parents=True`: in a parent that others can write to, nothing is private
+        make_directory(parent)
     try:
         os.mkdir(directory, 0o700)
-    except FileExistsError:  # made by another process this instant
+    except FileExistsError:  # another process has just made it, or put something else in its place
         has_directory(directory)
         return
-    os.chmod(directory, 0o700)  # a umask can take the owner's own permissions away
+    os.chmod(directory, 0o700)  # a umask can take permissions from the owner too
     _sync_directory(parent)
 
 
 def read_file(path: str, *, max_bytes: int) -> bytes | None:
     """The first `max_bytes` of the file at `path`, or None if there is none. Refuses a file that others can read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0))  # a pipe would block the open
     except FileNotFoundError:
         return None
     try:
@@ -64,30 +67,34 @@ def read_file(path: str, *, max_bytes: int) -> bytes | None:
             raise StoreUnavailable(f"{path} is not a regular file")
         if _POSIX and status.st_mode & 0o077:
             raise _insecure(path, status, "read", "go-rwx")
-        return _read(descriptor, min(max_bytes, status.st_size + 1))  # a read allocates what it is asked for
+        return _read(descriptor, min(max_bytes, status.st_size + 1))  # a read allocates as much as it asks for
     finally:
         os.close(descriptor)
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Put `data` at `path` whole or not at all, durable on return. Callers hold a lock: the name temporary is fixed."""
+    """Put `data` at `path` whole or not at all, durable on return.
+
+    The caller holds the write lock of `path`: two writers would use the same temporary file.
+    """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
     try:
         descriptor = os.open(temporary, flags, 0o600)
-    except FileExistsError:  # left by a process that died while writing
+    except FileExistsError:  # a process died while it was writing
         os.unlink(temporary)
         descriptor = os.open(temporary, flags, 0o600)
     try:
         try:
             _write(descriptor, data)
+            # Before the rename: after a power cut, the name would otherwise be there without the content.
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):
+        with suppress(OSError):  # the first error is the one to report
             os.unlink(temporary)
         raise
     _sync_directory(directory)
@@ -104,12 +111,11 @@ def remove_file(path: str) -> bool:
 
 
 def try_lock(path: str) -> int | None:
-    """Take the lock on the file at `path`, created if need be; None if somebody else has it.
+    """Take the lock on the file at `path`, created if need be. None if another thread or process holds it.
 
-    Returns what `release_lock` takes. The system frees the lock when the process dies. The file is never removed:
-    a lock on a removed file would guard nothing.
+    Returns the descriptor for `release_lock`.
     """
-    from filelock import lock_descriptor  # noqa: PLC0415 - a third of our time to import, for those who lock no files
+    from filelock import lock_descriptor  # noqa: PLC0415 - importing it takes a third of the time that we take
 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
     try:
@@ -124,18 +130,36 @@ def try_lock(path: str) -> int | None:
 
 
 def release_lock(descriptor: int) -> None:
-    """Free a lock taken with `try_lock`."""
-    from filelock import unlock_descriptor  # noqa: PLC0415 - as above
+    """Free a lock that `try_lock` took."""
+    from filelock import unlock_descriptor  # noqa: PLC0415 - as in try_lock
 
     _held_locks.discard(descriptor)
     try:
-        unlock_descriptor(descriptor)  # closing alone frees nothing while a forked child has it open too
+        # Closing the file alone does not free the lock while a forked child has it open too.
+        unlock_descriptor(descriptor)
     finally:
         os.close(descriptor)
 
 
+@contextmanager
+def locked(path: str, *, timeout: float) -> Iterator[None]:
+    """Hold the lock on the file at `path`, among all threads and processes.
+
+    Raises `StoreUnavailable` if another one holds it for `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while (descriptor := try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise StoreUnavailable(f"{path} has been locked by another process for {timeout:.0f} s")
+        time.sleep(LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        release_lock(descriptor)
+
+
 def _close_inherited_locks() -> None:
-    """In a forked child: a lock is freed when its holder dies, but not while a child has the file open too."""
+    """In a forked child, close the files of the parent's locks: the child would keep them locked after its death."""
     for descriptor in _held_locks:
         with suppress(OSError):
             os.close(descriptor)
@@ -144,20 +168,6 @@ def _close_inherited_locks() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_close_inherited_locks)
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the lock on the file at `path` for a moment, among all threads and processes."""
-    give_up_at = time.monotonic() + LOCK_TIMEOUT_SECONDS
-    while (descriptor := try_lock(path)) is None:
-        if time.monotonic() > give_up_at:
-            raise StoreUnavailable(f"{path} has been locked by another process for {LOCK_TIMEOUT_SECONDS:.0f} s")
-        time.sleep(LOCK_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        release_lock(descriptor)
 
 
 def _read(descriptor: int, max_bytes: int) -> bytes:
@@ -174,7 +184,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _sync_directory(directory: str) -> None:
-    """Make a rename or removal in `directory` survive a power cut; Windows neither needs nor allows it."""
+    """Make a rename or removal in `directory` survive a power cut. Windows neither needs nor allows it."""
     if not _POSIX:
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -184,9 +194,9 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def _insecure(path: str, status: os.stat_result, what: str, mode: str) -> StoreError:
+def _insecure(path: str, status: os.stat_result, access: str, mode: str) -> StoreError:
     return StoreError(
-        f"{path} can be {what} by other users (mode {stat.S_IMODE(status.st_mode):04o}) and is refused; if its content "
-        f"is still to be trusted, run: chmod {mode} {path}",
+        f"{path} can be {access} by other users (mode {stat.S_IMODE(status.st_mode):04o}) and is refused; if its "
+        f"content is still to be trusted, run: chmod {mode} {path}",
         code="insecure_permissions",
     )

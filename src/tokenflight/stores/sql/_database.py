@@ -1,4 +1,8 @@
-"""Statements on a database: run to their end, again where that does no harm, their errors mapped once."""
+"""Statements on a database: each runs to its end, and once more where that does no harm.
+
+A statement runs in a task of its own, so that it ends although its caller is cancelled: left to itself, it could undo
+what the caller does next. `aclose` waits for all tasks of the event loop.
+"""
 
 import asyncio
 import os
@@ -12,47 +16,46 @@ from sqlalchemy import URL, Connection, Executable, Pool, StaticPool
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
+from tokenflight.errors import ConfigurationError
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
+from tokenflight.stores.sql._errors import error_for, is_contention, is_duplicate
+from tokenflight.stores.sql._limits import SQLLimits
 
 T = TypeVar("T")
-
-STATEMENT_TIMEOUT_SECONDS: Final = 8.0
-"""Shorter than a refresher waits for its store, so that a connection that hangs is closed and not kept."""
-
-SHORTEST_POLL_SECONDS: Final = 0.005
-LONGEST_POLL_SECONDS: Final = 0.25
-BRISK_POLL_SECONDS: Final = 0.05
-"""The longest pause between two questions in the first seconds, which is how long a renewal takes."""
-BRISK_SECONDS: Final = 2.0
 
 NO_PARAMETERS: Final[Mapping[str, object]] = {}
 PRESERVE_ROWCOUNT: Final = {"preserve_rowcount": True}
 
-_CONTENTION_CODES: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213"})
-"""What a database says when two statements were in each other's way and this one had to yield (SQLSTATE, MySQL)."""
-
-_DUPLICATE_CODES: Final = frozenset({"23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "1062"})
-_MISSING_TABLE_CODES: Final = frozenset({"42P01", "1146"})
-
 _connection_locks: Final[WeakKeyDictionary[Pool, asyncio.Lock]] = WeakKeyDictionary()
+"""A lock for each pool that has one connection for all its users."""
+
+
+class Result(NamedTuple):
+    """What a statement did and found."""
+
+    changed_rows: int
+    rows: Sequence[tuple[Any, ...]]
 
 
 class Database:
-    """Runs statements on an engine that was given, or on one of its own for each event loop."""
+    """Runs statements on an engine of the app's, or on one of its own for each event loop."""
 
-    def __init__(self, engine: AsyncEngine | URL | str, *, autocommit: bool, table_name: str) -> None:
+    def __init__(
+        self, engine: AsyncEngine | URL | str, *, autocommit: bool, table_name: str, limits: SQLLimits
+    ) -> None:
         self._options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
         self._given_engine = engine if isinstance(engine, AsyncEngine) else None
-        if self._given_engine is not None and self._given_engine.dialect.name != "sqlite":  # there, it would only cost
+        # SQLite begins no transaction that would cost a round trip, so an app's engine stays as it is.
+        if self._given_engine is not None and self._given_engine.dialect.name != "sqlite":
             self._given_engine = self._given_engine.execution_options(**self._options)
         self._given_engine_loop: asyncio.AbstractEventLoop | None = None
         self._url = None if isinstance(engine, AsyncEngine) else engine
-        # An engine's connections belong to one event loop; a store may be shared by several.
+        # The connections of an engine belong to one event loop, and several may share the store.
         self._own_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
-        self._tasks: set[asyncio.Task[Any]] = set()  # an event loop alone does not keep its tasks alive
+        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself holds tasks by weak references only
         self._table_name = table_name
+        self._limits = limits
         self.dialect = (self._given_engine or self._new_engine()).dialect.name
 
     async def changes(
@@ -63,17 +66,13 @@ class Database:
 
     async def run(
         self, statement: Executable, parameters: Mapping[str, object] = NO_PARAMETERS, *, repeatable: bool = True
-    ) -> "Result":
-        """Run `statement`, to its end even if cancelled; once more if its connection was lost and it is `repeatable`.
-
-        The one mapping of what SQLAlchemy and the drivers raise. Their errors tell the parameters, tokens among them:
-        nothing of them goes on but the class and the code.
-        """
+    ) -> Result:
+        """Run `statement`, to its end even if cancelled; again if its connection was lost and it is `repeatable`."""
         task = self.start(self._run(self._engine(), statement, parameters, repeatable=repeatable))
         try:
-            return await shielded_result(task)
+            return await shielded_result(task, self._limits.cancellation_seconds)
         except asyncio.CancelledError:
-            task.cancel()  # where it hangs, it is not begun again
+            task.cancel()  # a statement that still hangs must not run again
             raise
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -86,10 +85,12 @@ class Database:
     async def aclose(self) -> None:
         """Wait for what is under way on this event loop, then dispose of the loop's own engine."""
         loop = asyncio.get_running_loop()
-        await self._wait_for_tasks(loop)  # one that goes on to its next statement would open the engine again
+        # First with the engine in its place: work that goes on to its next statement would open another one.
+        await self._wait_for_tasks(loop)
         engine = self._own_engines.pop(loop, None)
         await self._wait_for_tasks(loop)
         if engine is not None:
+            # A caller that gives up waiting must not leave half of the connections open.
             await asyncio.shield(self.start(engine.dispose()))
 
     async def _wait_for_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,28 +99,31 @@ class Database:
 
     async def _run(
         self, engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
-    ) -> "Result":
+    ) -> Result:
         try:
-            return await _execute_with_retries(engine, statement, parameters, repeatable=repeatable)
+            return await self._execute_with_retries(engine, statement, parameters, repeatable=repeatable)
         except Exception as exc:  # noqa: BLE001 - drivers let their own errors through while they connect
-            error = self._error_for(exc)
-        # Outside the except block, so that it is no context either.
+            timeout = self._limits.statement_timeout_seconds
+            error = error_for(exc, dialect=self.dialect, table_name=self._table_name, timeout=timeout)
+        # Outside the except block, so that the driver's error, which shows tokens, does not become its context.
         raise error
 
-    def _error_for(self, exc: Exception) -> StoreError:
-        code = _code_of(exc)
-        if code in _MISSING_TABLE_CODES or str(_origin(exc)).startswith("no such table"):
-            return StoreError(
-                f"the table {self._table_name} is missing; call `await store.create_table()` once, or make it in a "
-                "migration",
-                code="missing_table",
-            )
-        if isinstance(exc, TimeoutError):
-            return StoreUnavailable(
-                f"the {self.dialect} database took longer than {STATEMENT_TIMEOUT_SECONDS:.0f} s", code="timeout"
-            )
-        told = type(_origin(exc)).__name__ + (f", {code:.40}" if code else "")
-        return StoreUnavailable(f"the {self.dialect} database failed ({told}); its log may say more")
+    async def _execute_with_retries(
+        self, engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
+    ) -> Result:
+        pause = self._limits.shortest_poll_seconds
+        async with asyncio.timeout(self._limits.statement_timeout_seconds):
+            while True:
+                try:
+                    return await _execute(engine, statement, parameters)
+                except DBAPIError as exc:
+                    if exc.connection_invalidated and repeatable:
+                        # The connection died in the pool. Once is enough: the pool drops all others of its age too.
+                        repeatable = False
+                    elif not is_contention(exc):
+                        raise
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads, hides nothing
+                pause = min(pause * 2, self._limits.longest_poll_seconds)
 
     def _engine(self) -> AsyncEngine:
         loop = asyncio.get_running_loop()
@@ -139,40 +143,16 @@ class Database:
         try:
             return create_async_engine(self._url, hide_parameters=True, **self._options)
         except (SQLAlchemyError, ImportError) as exc:
-            trouble = f"{type(exc).__name__}: {exc}" if isinstance(exc, ImportError) else type(exc).__name__
-        # Outside the except block: the error may tell the URL with the password in it.
+            reason = f"{type(exc).__name__}: {exc}" if isinstance(exc, ImportError) else type(exc).__name__
+        # Outside the except block: SQLAlchemy's error may show the URL with the password in it.
         raise ConfigurationError(
-            f"engine must be an AsyncEngine or a URL with an asyncio driver, such as postgresql+asyncpg://… ({trouble})"
+            f"engine must be an AsyncEngine or a URL with an asyncio driver, such as postgresql+asyncpg://… ({reason})"
         )
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # told to who waits for it; where nobody does any more, it is not asyncio's to log
-
-
-class Result(NamedTuple):
-    """What a statement did and found."""
-
-    changed_rows: int
-    rows: Sequence[tuple[Any, ...]]
-
-
-async def _execute_with_retries(
-    engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
-) -> Result:
-    pause = SHORTEST_POLL_SECONDS
-    async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS):
-        while True:
-            try:
-                return await _execute(engine, statement, parameters)
-            except DBAPIError as exc:
-                if exc.connection_invalidated and repeatable:
-                    repeatable = False  # it died in the pool; all others of its age have left the pool with it
-                elif not _is_contention(exc):
-                    raise
-            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads, hides nothing
-            pause = min(pause * 2, LONGEST_POLL_SECONDS)
+            task.exception()  # or asyncio would log it as never retrieved when the caller has left
 
 
 async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object]) -> Result:
@@ -181,15 +161,17 @@ async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mappi
         try:
             return await connection.run_sync(_execute_and_commit, statement, parameters)
         except IntegrityError as exc:
-            if _code_of(exc) not in _DUPLICATE_CODES:
+            if not is_duplicate(exc):
                 raise
-            return Result(0, ())  # somebody else made this row, or this table, at the same moment
+            return Result(0, ())
         finally:
-            await connection.close()  # plainly, as nobody but this task waits for it: `async with` takes one task more
+            # `async with` would close the connection in one task more. No caller needs it: this runs in a task already.
+            await connection.close()
 
 
 def _connection_lock(pool: Pool) -> AbstractAsyncContextManager[None]:
-    # A database in memory is one connection to all its users, where the end of one statement would undo another.
+    # A database in memory has one connection for all its users: the commit of one statement would end another's
+    # transaction.
     return _connection_locks.setdefault(pool, asyncio.Lock()) if isinstance(pool, StaticPool) else nullcontext()
 
 
@@ -201,25 +183,8 @@ def _execute_and_commit(connection: Connection, statement: Executable, parameter
 
 
 def _create_private_file(url: URL) -> None:
-    """Make the file of a SQLite database, if there is none, so that its owner alone can read it."""
+    """Create the file of a SQLite database, if there is none, so that its owner alone can read it."""
     path = url.database
     if url.get_backend_name() == "sqlite" and path and path != ":memory:" and not path.startswith("file:"):
-        with suppress(OSError):  # SQLite will say so itself
+        with suppress(OSError):  # SQLite reports it when it opens the file
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _origin(exc: Exception) -> BaseException:
-    """The driver's error where SQLAlchemy has wrapped one."""
-    return exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-
-
-def _code_of(exc: Exception) -> str:
-    """The SQLSTATE, or what the driver has in its place."""
-    origin = _origin(exc)
-    number = origin.args[0] if origin.args and isinstance(origin.args[0], int) else ""
-    return str(getattr(origin, "sqlstate", None) or getattr(origin, "sqlite_errorname", None) or number)
-
-
-def _is_contention(exc: Exception) -> bool:
-    code = _code_of(exc)
-    return code in _CONTENTION_CODES or code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

@@ -1,4 +1,8 @@
-"""The statements of a SQL store: built once, as building one takes as long as running it."""
+"""The statements of a SQL store: built once, because building one takes as long as running it.
+
+A row holds a record, a lease, or both. A row whose `record` is null is no record; a lease whose `lease_until` has
+passed by the database's clock is free.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -25,7 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tokenflight.stores.sql._table import Record
 
 SECONDS_NOW: Final[Mapping[str, str]] = {
-    # Not PostgreSQL's now(), which stands still while a statement waits for another one's row.
+    # Not PostgreSQL's now(), which stands still while a statement waits for the row of another one.
     "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
     "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
     "mysql": "unix_timestamp(now(6))",
@@ -37,8 +41,9 @@ UPSERTS: Final[Mapping[str, Callable[[Table], postgresql.Insert | sqlite.Insert]
     "postgresql": postgresql.insert,
     "sqlite": sqlite.insert,
 }
+"""How the dialects that can do so insert a row or, if there is one, update it under a condition."""
 
-# Named unlike any column: SQLAlchemy would take a parameter with a column's name for a value of it.
+# No parameter has the name of a column: SQLAlchemy would take it for a value of that column.
 _ID: Final = bindparam("given_id", type_=String(64))
 _PROVIDER: Final = bindparam("given_provider", type_=Text())
 _USER_ID: Final = bindparam("given_user_id", type_=Text())
@@ -49,11 +54,11 @@ _OWNER: Final = bindparam("given_owner", type_=String(64))
 _LAST_ID: Final = bindparam("given_last_id", type_=String(64))
 
 Upsert = tuple[Executable, ...]
-"""Statements that set columns of a row, made if need be: one after the other, until one has changed a row."""
+"""Statements that set columns of a row and make the row if need be. They run in turn until one has changed a row."""
 
 
 class Statements:
-    """What is run on `table`. Parameters are those above; one that a statement does not have is ignored."""
+    """What runs on `table`. The parameters are those above; a statement ignores one that it does not have."""
 
     def __init__(self, table: Table, dialect: str, *, lease_duration: float, keys_per_read: int) -> None:
         self._table = table
@@ -63,17 +68,18 @@ class Statements:
         is_row, has_record, is_ours = columns.id == _ID, columns.record.is_not(None), columns.lease_owner == _OWNER
         is_free = or_(columns.lease_owner.is_(None), columns.lease_until < now)
         written = {"version": _VERSION, "record": _RECORD}
+        saved = {**written, "saved": _VERSION}
         lease = {"lease_owner": _OWNER, "lease_until": now + lease_duration}
         row, ours = update(table).where(is_row), update(table).where(is_row, is_ours)
 
         self.load = select(columns.version, type_coerce(columns.record, Record())).where(is_row, has_record)
-        # Run again after a lost connection, a save must not undo the renewal that followed it.
+        # `saved` tells a save that runs again after a lost connection from a new one. The first must not undo the
+        # renewal that followed it.
         is_new = or_(columns.saved.is_(None), columns.saved != _VERSION)
-        self.save = self._upsert({**written, "saved": _VERSION}, is_new)
-        # A row that only has a lease is no record.
-        self.create = self._upsert({**written, "saved": _VERSION}, and_(is_new, ~has_record))
+        self.save = self._upsert(saved, is_new)
+        self.create = self._upsert(saved, and_(is_new, ~has_record))
         self.last_saved = select(columns.saved).where(is_row)
-        # Also where it has the new version already: run again after a lost connection, it may have been written.
+        # A replacement that runs again after a lost connection may find its own version.
         is_expected = or_(columns.version == _EXPECTED, columns.version == _VERSION)
         self.replace = row.where(has_record, is_expected).values(written)
         self.delete = delete(table).where(is_row, has_record, is_free)
@@ -91,7 +97,7 @@ class Statements:
         self.keys_of_provider = self.keys.where(columns.provider == _PROVIDER)
 
     def _upsert(self, columns: Mapping[str, object], only_where: ColumnElement[bool]) -> Upsert:
-        """Set `columns`; in a row that is there, if `only_where` holds of it."""
+        """Set `columns` of the row, or make the row. One that is there is changed if `only_where` holds of it."""
         row = {"id": _ID, "provider": _PROVIDER, "user_id": _USER_ID, **columns}
         if (insert_or_update := UPSERTS.get(self._dialect)) is not None:
             statement = insert_or_update(self._table).values(row)

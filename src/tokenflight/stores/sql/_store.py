@@ -1,7 +1,7 @@
 """A store in a SQL database: one row a user, shared by all processes and hosts that reach it.
 
 A row holds the record and the lease. No connection is held while a lease is: each operation is one statement, or a
-few that may come in any order, so that a connection pooler in between can break nothing.
+few that leave the row in order wherever they stop, so that no connection pooler in between can break anything.
 """
 
 import asyncio
@@ -9,35 +9,23 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
-from typing import Final
 
 from sqlalchemy import URL, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateTable
 
 from tokenflight._checks import checked_seconds, require_kind
-from tokenflight.errors import (
-    ConfigurationError,
-    StoreError,
-    StoreUnavailable,
-)
+from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores._timed_lease import TimedLease, lease_clock
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
-from tokenflight.stores.sql._database import (
-    BRISK_POLL_SECONDS,
-    BRISK_SECONDS,
-    LONGEST_POLL_SECONDS,
-    SHORTEST_POLL_SECONDS,
-    Database,
-)
+from tokenflight.stores.sql._database import Database
+from tokenflight.stores.sql._limits import SQLLimits
 from tokenflight.stores.sql._statements import SECONDS_NOW, Statements, Upsert
 from tokenflight.stores.sql._table import TABLE_NAME, escape, row_id, token_table, unescape
 from tokenflight.tokens import TokenKey
-
-KEYS_PER_READ: Final = 1000
 
 
 class SQLTokenStore(TokenStore):
@@ -48,7 +36,7 @@ class SQLTokenStore(TokenStore):
     name, or what `token_table` made; `create_table` creates it.
 
     The lease is two columns of the user's row, by the database's clock: it ends `lease_duration` seconds after its
-    holder died or was cut off, and is renewed four times as often while it is held. `autocommit=False` puts each
+    holder died or was cut off, and is extended four times in that time while it is held. `autocommit=False` puts each
     statement between BEGIN and COMMIT, which costs two round trips more: for a pooler that gives each transaction
     another connection and knows no prepared statements, as PgBouncer does not by default before 1.24.
     """
@@ -61,6 +49,7 @@ class SQLTokenStore(TokenStore):
         lease_duration: float = 60.0,
         codec: RecordCodec = JSONCodec(),  # noqa: B008 - it has no state
         autocommit: bool = True,
+        _limits: SQLLimits = SQLLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         require_kind("engine", engine, AsyncEngine | URL | str)
         require_kind("table", table, Table | str)
@@ -69,7 +58,8 @@ class SQLTokenStore(TokenStore):
         if not lease_duration:
             raise ConfigurationError("lease_duration must be more than 0 seconds")
         self._codec = codec
-        self._database = Database(engine, autocommit=autocommit, table_name=self._table.fullname)
+        self._limits = _limits
+        self._database = Database(engine, autocommit=autocommit, table_name=self._table.fullname, limits=_limits)
         self._dialect = self._database.dialect
         if self._dialect not in SECONDS_NOW:
             raise ConfigurationError(f"engine must be for one of {', '.join(SECONDS_NOW)}, not for {self._dialect}")
@@ -78,7 +68,7 @@ class SQLTokenStore(TokenStore):
                 f"table must have the columns of token_table; {', '.join(sorted(missing))} are missing"
             )
         self._statements = Statements(
-            self._table, self._dialect, lease_duration=lease_duration, keys_per_read=KEYS_PER_READ
+            self._table, self._dialect, lease_duration=lease_duration, keys_per_read=_limits.keys_per_read
         )
 
     def __repr__(self) -> str:
@@ -115,16 +105,18 @@ class SQLTokenStore(TokenStore):
             raise _failures.conflict(key, expected)
 
     async def delete(self, key: TokenKey) -> bool:
-        """See `TokenStore.delete`. The row of a user whose lease is held stays, without record, until it is released.
+        """See `TokenStore.delete`. While the lease of a user is held, the row stays, without the record.
 
-        After a lost connection it is not tried again: whether there was a record would be unknown.
+        It is not tried again after a lost connection: whether there was a record would be unknown.
         """
         row = _row_parameters(key)
         if await self._database.changes(self._statements.delete, row, repeatable=False):
             return True
         if not await self._database.changes(self._statements.clear_record, row, repeatable=False):
             return False
-        with suppress(StoreError):  # the record is gone, whatever becomes of a row that was released between the two
+        # The lease may have been released between the two statements, and its holder has left the row to us. The record
+        # is gone in any case, so this can't make the deletion fail.
+        with suppress(StoreError):
             await self._database.changes(self._statements.delete_without_record, row)
         return True
 
@@ -133,14 +125,14 @@ class SQLTokenStore(TokenStore):
         return self._lease(key, timeout)
 
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
-        """See `TokenStore.keys`. Read a thousand at a time, holding no connection in between."""
+        """See `TokenStore.keys`. Reads them in pages, and holds no connection in between."""
         query = self._statements.keys if provider is None else self._statements.keys_of_provider
         parameters = {} if provider is None else {"given_provider": escape(provider)}
         last_id = ""
         while rows := (await self._database.run(query, {**parameters, "given_last_id": last_id})).rows:
             for last_id, stored_provider, stored_user_id in rows:  # noqa: B007 - the next page begins after it
                 key = TokenKey(unescape(stored_provider), unescape(stored_user_id))
-                if provider in (None, key.provider):  # some databases compare text by its look
+                if provider in (None, key.provider):  # some databases ignore case when they compare text
                     yield key
 
     async def aclose(self) -> None:
@@ -156,22 +148,26 @@ class SQLTokenStore(TokenStore):
             yield lease
         finally:
             lease.released()
-            await shielded_result(self._database.start(self._release(lease)))
+            # In a task, so that a second cancellation does not keep the lease from the others until it lapses.
+            release = self._database.start(self._release(lease))
+            await shielded_result(release, self._limits.cancellation_seconds)
 
     async def _acquire(self, key: TokenKey, timeout: float) -> TimedLease:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
-        pause = SHORTEST_POLL_SECONDS
+        limits = self._limits
+        pause = limits.shortest_poll_seconds
         lease = TimedLease(key, self._lease_duration)
         parameters = _lease_parameters(lease)
         while True:
             asked_at = lease_clock()
             try:
-                taken = await self._upsert(self._statements.acquire, parameters)
+                granted = await self._upsert(self._statements.acquire, parameters)
             except BaseException:
-                self._database.start(self._release(lease))  # it may have been taken all the same
+                # The database may have granted the lease and the reply got lost.
+                self._database.start(self._release(lease))
                 raise
-            if taken:
+            if granted:
                 lease.acquired(asked_at, partial(self._database.changes, self._statements.extend, parameters))
                 return lease
             waited = loop.time() - began_at
@@ -179,22 +175,25 @@ class SQLTokenStore(TokenStore):
                 raise _failures.lease_timeout(key, timeout)
             spread = random.uniform(pause / 2, pause)  # noqa: S311 - spreads, hides nothing
             await asyncio.sleep(min(spread, timeout - waited))
-            pause = min(pause * 2, BRISK_POLL_SECONDS if waited < BRISK_SECONDS else LONGEST_POLL_SECONDS)
+            is_brisk = waited < limits.brisk_seconds
+            pause = min(pause * 2, limits.brisk_poll_seconds if is_brisk else limits.longest_poll_seconds)
 
     async def _release(self, lease: TimedLease) -> None:
-        """Let go of the lease, and of the row if it has no record."""
+        """Give the lease back, and delete the row if it has no record."""
         parameters = _lease_parameters(lease)
         if await self._database.changes(self._statements.release_with_record, parameters):
             return
         if not await self._database.changes(self._statements.delete_released, parameters):
-            await self._database.changes(self._statements.release, parameters)  # a login came between the two
+            # A login has put a record into the row between the two statements.
+            await self._database.changes(self._statements.release, parameters)
 
     # Statements.
 
     async def _write(self, upsert: Upsert, key: TokenKey, record: StoredTokens) -> bool:
         """Save or create the record; say whether it was written, now or when the same statement was sent before."""
         parameters = self._record_parameters(key, record)
-        for _ in range(2):  # without an upsert, another process can make or delete the row between two statements
+        # Twice: without an upsert, another process can make or delete the row between the two statements.
+        for _ in range(2):
             if await self._upsert(upsert, parameters):
                 return True
         last_saved = await self._database.run(self._statements.last_saved, parameters)
@@ -207,11 +206,8 @@ class SQLTokenStore(TokenStore):
         return False
 
     def _record_parameters(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
-        return {
-            **_row_parameters(key),
-            "given_version": record.version,
-            "given_record": self._codec.encode(key, record),
-        }
+        data = self._codec.encode(key, record)
+        return {**_row_parameters(key), "given_version": record.version, "given_record": data}
 
 
 def _row_parameters(key: TokenKey) -> dict[str, object]:

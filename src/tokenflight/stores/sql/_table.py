@@ -56,9 +56,9 @@ class Record(TypeDecorator[bytes]):
 
 
 def row_id(key: TokenKey) -> str:
-    """Of one length, whatever the names are; 0xff separates them, as it occurs in no UTF-8."""
+    """The primary key of the row of `key`, of one length whatever the names are."""
     names = (name.encode("utf-8", "surrogatepass") for name in (key.provider, key.user_id))
-    return hashlib.sha256(b"\xff".join(names)).hexdigest()
+    return hashlib.sha256(b"\xff".join(names)).hexdigest()  # 0xff occurs in no UTF-8, so no two keys run together
 
 
 def escape(text: str) -> str:
@@ -69,5 +69,5 @@ def escape(text: str) -> str:
 
 
 def unescape(stored: str) -> str:
-    """The text whose `escape` form is `stored`."""
+    """The text that `escape` turned into `stored`."""
     return unquote_to_bytes(stored).decode("utf-8", "surrogatepass")

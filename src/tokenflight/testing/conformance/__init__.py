@@ -1,6 +1,6 @@
 """The suite that every store passes: run it on the one you write.
 
-It needs no test framework of its own. Its tests are coroutine methods, for whatever runs those in your suite.
+It needs no test framework of its own. Its tests are coroutine methods; the runner of your own suite runs them.
 """
 
 from abc import ABC
@@ -14,7 +14,7 @@ __all__ = ["StoreConformance"]
 
 
 class StoreConformance(RecordTests, ReplacementTests, LeaseTests, CancellationTests, ABC):
-    """The contract of `TokenStore`, one test a line. Subclass it in your test suite and say how to open your store.
+    """The contract of `TokenStore`, a test for each line of it. Subclass it in your test suite and open your store.
 
     ::
 
@@ -29,10 +29,10 @@ class StoreConformance(RecordTests, ReplacementTests, LeaseTests, CancellationTe
                 yield store
                 await store.aclose()
 
-    Any runner of coroutine tests will do, such as pytest-asyncio or the plugin of anyio. For failures that show the
-    values compared, put ``pytest.register_assert_rewrite("tokenflight.testing.conformance")`` into ``conftest.py``
+    Any runner of coroutine tests will do, such as pytest-asyncio or the plugin of anyio. To see the compared values of
+    a failure, put ``pytest.register_assert_rewrite("tokenflight.testing.conformance")`` into ``conftest.py``
     before the first import of this module.
 
-    The suite can't pull the plug: that a write is durable, and that the lease of a killed process becomes free, is
-    yours to test.
+    The suite can't pull the plug. Test yourself that a write is durable, and that the lease of a killed process
+    becomes free.
     """

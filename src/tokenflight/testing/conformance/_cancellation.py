@@ -21,7 +21,7 @@ from tokenflight.testing.conformance._suite import (
 
 
 class CancellationTests(StoreSuite, ABC):
-    """What holds when operations are cut short or the store is shared."""
+    """What a store guarantees when operations are cancelled, and when it is shared or closed."""
 
     async def test_a_cancelled_save_has_happened_whole_or_not_at_all(self) -> None:
         async with self.open_store() as store:
@@ -70,7 +70,7 @@ class CancellationTests(StoreSuite, ABC):
             assert await keys_of(store) == [KEY]
 
     async def _check_that_nothing_follows(self, store: TokenStore) -> None:
-        """What was cancelled is over when its call has ended: it can't undo what the caller does next."""
+        """A cancelled operation is over when its call has ended: it can't undo what the caller does next."""
         await store.save(KEY, StoredTokens(BARE))
         for _ in range(3):
             await asyncio.sleep(SECONDS_BETWEEN_INTERRUPTIONS)

@@ -22,7 +22,7 @@ from tokenflight.tokens import TokenKey
 
 
 class LeaseTests(StoreSuite, ABC):
-    """Who has the lease, and when it ends."""
+    """When a lease is granted, to how many, and when it ends."""
 
     async def test_a_lease_is_exclusive_within_a_store_and_among_stores(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
@@ -42,7 +42,7 @@ class LeaseTests(StoreSuite, ABC):
                         await other.lease(KEY, timeout=timeout).__aenter__()
                     assert timeout * 0.9 <= clock() - began < timeout + self.patience / 2
 
-    async def test_a_free_lease_is_given_to_who_would_not_wait(self) -> None:
+    async def test_a_free_lease_is_given_without_a_wait(self) -> None:
         async with self.open_store() as store, store.lease(KEY, timeout=0.0):
             pass
 
@@ -52,7 +52,7 @@ class LeaseTests(StoreSuite, ABC):
             await asyncio.sleep(self.moment)
             assert lease.is_held()
 
-    async def test_a_lease_passes_to_a_waiter_when_its_holder_lets_go(self) -> None:
+    async def test_a_lease_passes_to_a_waiter_when_its_holder_releases_it(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             async with store.lease(KEY, timeout=self.patience):
                 waiters = [asyncio.create_task(self._acquire(each)) for each in (store, other, store)]
@@ -105,7 +105,7 @@ class LeaseTests(StoreSuite, ABC):
             for key in keys:
                 assert await self._is_free(store, key), key
 
-    async def test_a_lease_keeps_nobody_from_reading_and_writing(self) -> None:
+    async def test_records_can_be_read_and_written_while_the_lease_is_held(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             await store.save(KEY, StoredTokens(BARE))
             async with store.lease(KEY, timeout=self.patience), asyncio.timeout(self.patience):

@@ -26,7 +26,7 @@ from tokenflight.tokens import TokenKey
 
 
 class RecordTests(StoreSuite, ABC):
-    """What a store keeps, and under which names."""
+    """The records that a store keeps, and their names."""
 
     async def test_an_absent_record_loads_as_none(self) -> None:
         async with self.open_store() as store:
@@ -65,7 +65,7 @@ class RecordTests(StoreSuite, ABC):
             await store.save(KEY, login := StoredTokens(BARE))
             assert await other.load(KEY) == login
 
-    async def test_a_save_wins_while_somebody_holds_the_lease(self) -> None:
+    async def test_a_save_wins_while_another_store_holds_the_lease(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             await store.save(KEY, record := StoredTokens(tokens_named("old")))
             async with store.lease(KEY, timeout=self.patience), asyncio.timeout(self.patience):
@@ -103,7 +103,7 @@ class RecordTests(StoreSuite, ABC):
         async with self.open_store() as store, self.open_store() as other:
             assert await keys_of(other) == []
             assert await keys_of(other, "idp") == []
-            # Names that begin with one another, and that hold what a pattern or a separator might be.
+            # One name begins with another one, and some hold a pattern or a separator.
             providers = ("idp", "idp2", "idp/2", "idp:2", "id", "IDP", "*", "%", "idp_")
             keys = [TokenKey(provider, user_id) for provider in providers for user_id in ("alice", "2:alice", "*")]
             for key in keys:

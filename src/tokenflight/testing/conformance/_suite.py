@@ -1,4 +1,4 @@
-"""What the suite's parts share: the hook, the names, the token sets, and how an operation is interrupted."""
+"""What the parts of the suite share: the hook, names, token sets, and a way to interrupt an operation."""
 # ruff: noqa: S106 - the secrets are made up
 
 import asyncio
@@ -44,30 +44,30 @@ HOSTILE_NAMES: Final = (
 LONE_SURROGATES: Final = ("\ud800", "a\udfff", "\udfffa")
 
 INTERRUPTIONS: Final = 30
-"""How many moments a cancellation is tried at: the first ones step by step, the later ones by time."""
+"""At how many moments a cancellation is tried: first after one step of the event loop more each, then by time."""
 STEPPED_INTERRUPTIONS: Final = 12
 SECONDS_BETWEEN_INTERRUPTIONS: Final = 0.0004
 
 
 class StoreSuite(ABC):
-    """The hook, and what may be set, of `StoreConformance`."""
+    """The hook and the settings of `StoreConformance`."""
 
     patience: ClassVar[float] = 20.0
-    """Seconds to wait for what must happen. Longer than it ever takes."""
+    """Seconds to wait for an event that must happen. Longer than it ever takes."""
 
     moment: ClassVar[float] = 0.15
-    """Seconds to wait for what must not happen. Longer than your store takes to grant a lease that is free."""
+    """Seconds to wait for an event that must not happen. Longer than your store takes to grant a free lease."""
 
     takes_lone_surrogates: ClassVar[bool] = True
-    """Whether names may contain lone surrogates, which are no Unicode text; not every database can hold them."""
+    """Whether names may contain lone surrogates, which are not Unicode text and which some databases can't hold."""
 
     @abstractmethod
     def open_store(self) -> AbstractAsyncContextManager[TokenStore]:
         """Open a store for as long as the context lasts.
 
-        Called several times within one test, at times on another thread's event loop. Each call gives a new store
-        object on the same data, as another process would have it; the data is empty when the test begins. A store
-        that keeps its data in the object gives the same object each time.
+        A test calls this several times, sometimes on the event loop of another thread. Each call gives a new store
+        object on the same data, like another process would; the data is empty when the test begins. If your store
+        keeps its data in the object, give the same object each time.
         """
 
 
@@ -77,12 +77,12 @@ def tokens_named(name: str) -> TokenSet:
 
 
 def name_pair(key: TokenKey) -> tuple[str, str]:
-    """What keys are sorted by."""
+    """What the tests sort keys by."""
     return key.provider, key.user_id
 
 
 async def loaded(store: TokenStore, key: TokenKey = KEY) -> StoredTokens:
-    """The record of `key`, which has to be there."""
+    """The record of `key`. Fails if there is none."""
     record = await store.load(key)
     if record is None:
         raise AssertionError(f"there is no record of {key}")
@@ -95,7 +95,7 @@ async def keys_of(store: TokenStore, provider: str | None = None) -> list[TokenK
 
 
 async def interrupted(operation: Coroutine[Any, Any, object], moment: int) -> None:
-    """Begin `operation`, cancel it at the given one of many moments, and wait for its end."""
+    """Begin `operation`, cancel it at the moment of that number, and wait for its end."""
     task = asyncio.ensure_future(operation)
     if moment < STEPPED_INTERRUPTIONS:
         for _ in range(moment):
@@ -109,7 +109,7 @@ async def interrupted(operation: Coroutine[Any, Any, object], moment: int) -> No
 
 
 class Raises:
-    """A context that has to end with an error of `kind`, and goes on after it."""
+    """A context that has to end with an error of `kind`, which it swallows."""
 
     def __init__(self, kind: type[Exception]) -> None:
         self._kind = kind

@@ -1,0 +1,45 @@
+"""The names of the keys in Redis: percent-encoded, so that a name tells which record or lease it belongs to."""
+
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+from tokenflight.errors import ConfigurationError
+from tokenflight.tokens import TokenKey
+
+
+class KeyNames:
+    """The names under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = quote(prefix, safe=":/", errors="surrogatepass")
+        self.channel = f"{self.prefix}:released"
+
+    def record(self, key: TokenKey) -> str:
+        """The name of the record of `key`."""
+        return f"{self._stem(key)}:tokens"
+
+    def lease(self, key: TokenKey) -> str:
+        """The name of the lease on `key`."""
+        return f"{self._stem(key)}:lease"
+
+    def pattern(self, provider: str | None) -> str:
+        """A pattern that matches the records of one provider or of all."""
+        return f"{self.prefix}:{{{'*' if provider is None else _encode(provider)}:*}}:tokens"
+
+    def key_of(self, name: str) -> TokenKey | None:
+        """The key whose record has this name; None if the name is not of our making."""
+        provider, _, user_id = name.removeprefix(f"{self.prefix}:{{").removesuffix("}:tokens").partition(":")
+        try:
+            key = TokenKey(*(unquote(part, errors="surrogatepass") for part in (provider, user_id)))
+            return key if self.record(key) == name else None
+        except (UnicodeError, ConfigurationError):  # another program's: no text, or an empty one
+            return None
+
+    def _stem(self, key: TokenKey) -> str:
+        # A cluster hashes what is in braces: the record and its lease are on the same node.
+        return f"{self.prefix}:{{{_encode(key.provider)}:{_encode(key.user_id)}}}"
+
+
+@lru_cache(maxsize=1024)  # one renewal needs each name four times
+def _encode(text: str) -> str:
+    return quote(text, safe="@+", errors="surrogatepass")

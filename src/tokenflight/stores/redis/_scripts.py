@@ -1,0 +1,75 @@
+"""What the server does in one step: the Lua scripts, each on the one key it is given.
+
+redis-py sends a command again when the connection breaks before the reply. So each script may run twice, and does the
+same as if it had run once.
+"""
+
+import hashlib
+from typing import Final
+
+
+class Script:
+    """A Lua script and the digest by which the server knows it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha: str = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+# For a cluster: its client may send a plain read to a replica, which lags behind.
+LOAD: Final = Script("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
+
+# `saved` is the version with which the record was last saved or created. It tells a save that is sent again from a new
+# one: the first must not undo the renewal that followed it.
+SAVE: Final = Script("""
+local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.pcall('hget', KEYS[1], 'saved') == version then return end
+redis.call('del', KEYS[1])
+redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record)
+if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
+""")
+
+# Returns 1 if the record was created, now or when the same creation was sent before.
+CREATE: Final = Script("""
+local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.pcall('hget', KEYS[1], 'saved') == version then return 1 end
+if redis.call('exists', KEYS[1]) == 1 then return 0 end
+redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record)
+if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
+return 1
+""")
+
+# Returns 1 if the record was replaced, now or when the same replacement was sent before.
+REPLACE: Final = Script("""
+local version, record, lifetime, expected = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local current = redis.pcall('hget', KEYS[1], 'version')
+if current == version then return 1 end
+if current ~= expected then return 0 end
+redis.call('hset', KEYS[1], 'version', version, 'record', record)
+if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) else redis.call('persist', KEYS[1]) end
+return 1
+""")
+
+# Returns nothing if the lease is ours now. Otherwise the milliseconds for which another owner has it; a negative number
+# means that it has no end.
+ACQUIRE: Final = Script("""
+local owner, duration = ARGV[1], ARGV[2]
+if redis.call('set', KEYS[1], owner, 'nx', 'px', duration) then return end
+if redis.pcall('get', KEYS[1]) == owner then return end
+return redis.call('pttl', KEYS[1])
+""")
+
+# Returns 1 if the lease was still ours and has been extended.
+EXTEND: Final = Script("""
+local owner, duration = ARGV[1], ARGV[2]
+if redis.pcall('get', KEYS[1]) ~= owner then return 0 end
+return redis.call('pexpire', KEYS[1], duration)
+""")
+
+# An access list may forbid us to publish. Then waiters learn of the release when they next ask.
+RELEASE: Final = Script("""
+local owner, channel = ARGV[1], ARGV[2]
+if redis.pcall('get', KEYS[1]) ~= owner then return end
+redis.call('del', KEYS[1])
+redis.pcall('publish', channel, KEYS[1])
+""")
