@@ -240,7 +240,7 @@ UNTOLD = TokenSet("at", refresh_token="rt", issued_at=NOW)
     ("age", "verdict"),
     [(0, Freshness.FRESH), (3000, Freshness.FRESH), (3001, Freshness.AGING), (3301, Freshness.DUE)],
 )
-def test_v4_a_token_whose_lifetime_nobody_tells_is_judged_as_one_of_the_assumed_lifetime(
+def test_v4_a_token_whose_lifetime_the_provider_does_not_tell_is_judged_as_one_of_the_assumed_lifetime(
     age: float, verdict: Freshness
 ) -> None:
     assert judge(UNTOLD, DEFAULT, NOW + age) is verdict
@@ -352,7 +352,7 @@ def test_c1_the_first_fresh_moment_is_the_one_the_judge_means() -> None:
 
     assert judge(tokens, DEFAULT, first) is Freshness.FRESH
     assert judge(tokens, DEFAULT, math.nextafter(first, 0)) is Freshness.DUE
-    assert fresh_from(TokenSet("at")) == -math.inf
+    assert fresh_from(TokenSet("at")) == fresh_from(TokenSet("at", issued_at=NOW)) == -math.inf
 
 
 # Standing in for a failed renewal

@@ -153,7 +153,7 @@ def test_r6_a_token_type_that_is_no_text_or_demands_a_proof_other_than_dpop_is_r
 
 
 @pytest.mark.parametrize("token_type", ["bot", "User Access Token", "N_A", "urn:x"])
-def test_v1_a_token_type_that_nobody_knows_is_that_of_a_bearer_token(token_type: object) -> None:
+def test_v1_a_token_type_that_is_unknown_is_that_of_a_bearer_token(token_type: object) -> None:
     assert read(token_type=token_type).token_type == "Bearer"
 
 

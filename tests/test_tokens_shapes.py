@@ -127,7 +127,7 @@ def test_scopes_are_read_from_a_text_or_a_collection(name: str, scopes: object) 
 
 
 @pytest.mark.parametrize("token_type", ["bot", "User Access Token", 5, None])
-def test_v1_a_stored_token_type_that_nobody_knows_is_that_of_a_bearer_token(token_type: object) -> None:
+def test_v1_a_stored_token_type_that_is_unknown_is_that_of_a_bearer_token(token_type: object) -> None:
     assert stored(token_type=token_type).token_type == "Bearer"
 
 

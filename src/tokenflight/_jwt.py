@@ -1,4 +1,4 @@
-"""What a JWT says about itself, read without checking who signed it."""
+"""The claims of a JWT, read without a check of its signature."""
 
 import base64
 import json
@@ -12,8 +12,8 @@ _PARTS: Final = 3
 def unverified_claims(token: str) -> Mapping[str, object]:
     """The claims of a signed JWT (RFC 7519), empty if `token` is none.
 
-    The signature is not checked: the claims are good for comparing two tokens that came over the same channel, and
-    never for deciding who somebody is.
+    Because the signature is not checked, the claims may only be used to compare tokens that came from the same
+    provider, never to log a user in.
     """
     parts = token.split(".", _PARTS) if len(token) <= _MAX_CHARACTERS else []
     if len(parts) != _PARTS:

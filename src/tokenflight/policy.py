@@ -92,10 +92,10 @@ def judge(
 
 
 def expiry_of(tokens: TokenSet, policy: RefreshPolicy) -> float:
-    """When `tokens` expires, in POSIX seconds, as far as it tells; otherwise when `policy` assumes that it does.
+    """When the access token of `tokens` expires, in POSIX seconds; where it does not tell, `policy` assumes a moment.
 
-    Infinity without a refresh token, because then no renewal could come before the API's refusal. Minus infinity where
-    there is no access token yet, or where no one can tell how old it is.
+    Without a refresh token no expiry is assumed: infinity, because no renewal can come before the API refuses the
+    token. Minus infinity where there is no access token yet, or where neither its expiry nor its age is known.
     """
     if not tokens.access_token:
         return -math.inf
@@ -111,9 +111,12 @@ def fresh_from(tokens: TokenSet) -> float:
 
     Before that moment the token set was issued in the future, or, which is the same, has more life left than its
     lifetime: the clock of the host that renewed it was ahead, and its expiry is as wrong. `MAX_CLOCK_SKEW_SECONDS` says
-    how far clocks may be apart.
+    how far clocks may be apart. A token set that never expires is not doubted.
     """
-    return -math.inf if tokens.issued_at is None else tokens.issued_at - MAX_CLOCK_SKEW_SECONDS
+    never_expires = tokens.expires_at is None and tokens.refresh_token is None
+    if never_expires or tokens.issued_at is None:
+        return -math.inf
+    return tokens.issued_at - MAX_CLOCK_SKEW_SECONDS
 
 
 def fresh_until(tokens: TokenSet, policy: RefreshPolicy, *, jitter: float = 1.0) -> float:

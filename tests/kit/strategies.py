@@ -34,6 +34,8 @@ token_sets = st.builds(
     id_token=st.none() | st.text(min_size=1),
     issued_at=times,
     extra=st.dictionaries(st.text(), comparable_json_values, max_size=3),
+    refresh_token_expires_at=times,
+    refresh_at=times,
 )
 
 urls = st.text() | st.builds(
