@@ -45,7 +45,7 @@ class Operation(Executor, Generic[T]):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit the work to the store's threads; `wrap` calls this."""
         future = self._threads.submit(fn, *args, **kwargs)
-        self.future = future  # type: ignore[assignment] # `result` calls `wrap` with the work alone, which returns a T
+        self.future = future  # type: ignore[assignment] # only `result` calls this, with work that returns a T
         return future
 
 
@@ -93,7 +93,7 @@ class Threads:
 @cache
 def _wrapped_call() -> Callable[..., Any]:
     """`_call` as a coroutine function. Imported here: importing aiofiles takes a tenth of the time that we take."""
-    from aiofiles.os import wrap  # noqa: PLC0415
+    from aiofiles.os import wrap  # noqa: PLC0415 - takes time to import, for programs that use no files
 
     return wrap(_call)
 
