@@ -18,6 +18,7 @@ from benchmarks.peers import Callers, Peer, split, versions_note
 from benchmarks.peers.crowd import PATIENCE_SECONDS, Served, failures_among
 from benchmarks.provider import Conduct, Login, Provider, provider_process
 from benchmarks.report import Cell, Table
+from benchmarks.store_subjects import TESTS
 
 SIZES: Final = (1, 2, 4, 8)
 QUICK_SIZES: Final = (2,)
@@ -51,10 +52,10 @@ def _ours(name: str, server: tuple[str, str] | None = None, *, distributions: Se
 
 SUBJECTS: Final = (
     _ours("files"),
-    _ours("Redis", ("tests.kit.redis_server", "running_server"), distributions=["redis"]),
+    _ours("Redis", ("kit.redis_server", "running_server"), distributions=["redis"]),
     _ours(
         "PostgreSQL",
-        ("tests.kit.postgres_server", "postgres_server"),
+        ("kit.postgres_server", "postgres_server"),
         distributions=["sqlalchemy", "asyncpg"],
     ),
     Subject(
@@ -206,6 +207,7 @@ async def _location(subject: Subject) -> AsyncIterator[str | None]:
     if subject.server is None:
         yield None
         return
+    sys.path.append(TESTS)  # the modules that start servers are there
     module, function = subject.server
     with getattr(import_module(module), function)() as server:
         yield server.url
