@@ -71,7 +71,7 @@ async def test_x9_x10_the_retry_of_a_first_record_undoes_neither_logout_nor_logi
         await refresher.get_valid_token("alice")
         with store.hold("replace", times=1) as gate:
             await gate.reached()
-            latest = TokenSet("login")
+            latest = TokenSet("login", refresh_token="of the login")
             last_word = asyncio.create_task(
                 refresher.save_tokens("alice", latest) if logs_in else refresher.delete_tokens("alice")
             )
@@ -338,7 +338,9 @@ async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens
         await gate.reached()
         store.fail("save", times=1)
         with store.hold("save", times=1) as save:
-            saving = asyncio.create_task(refresher.save_tokens("alice", TokenSet("login")))
+            saving = asyncio.create_task(
+                refresher.save_tokens("alice", TokenSet("login", refresh_token="of the login"))
+            )
             await save.reached()
         with pytest.raises(StoreUnavailable):
             await saving
@@ -372,7 +374,7 @@ async def test_x9_a_row_known_to_be_spent_is_not_sent_again_because_a_login_fail
     async def fail_to_log_in() -> None:
         store.fail("save")
         with pytest.raises(StoreUnavailable):
-            await refresher.save_tokens("alice", TokenSet("login"))
+            await refresher.save_tokens("alice", TokenSet("login", refresh_token="of the login"))
         store.recover()
 
     with fake.hold() as gate:

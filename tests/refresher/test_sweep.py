@@ -317,7 +317,7 @@ async def test_s11_a_sweep_renews_what_an_api_has_rejected(
 ) -> None:
     tokens = login(fake, "alice")
     await refresher.save_tokens("alice", tokens)
-    fake.fail(RateLimited(), times=1)
+    fake.fail(ServerError(), times=1)
     with pytest.raises(ProviderUnavailable):
         await refresher.get_valid_token("alice", rejected=tokens.access_token)
     clock.shift(2)

@@ -107,7 +107,7 @@ async def test_p1_a_login_that_fails_too_gives_up_nothing_of_what_waits_to_be_st
     refresher = TokenRefresher(Minting(), store)
     renewed = await refresher.get_valid_token("alice")
     with pytest.raises(StoreUnavailable):
-        await refresher.save_tokens("alice", TokenSet("login"))
+        await refresher.save_tokens("alice", TokenSet("login", refresh_token="of the login"))
     assert await refresher.get_valid_token("alice") == renewed
     with pytest.raises(StoreUnavailable, match="alice"):
         await refresher.aclose()
@@ -226,7 +226,9 @@ async def test_x10_a_login_during_the_retry_that_stores_a_renewal_is_no_error(
         await refresher.get_valid_token("alice")
         with store.hold("replace", after=True) as gate:
             await gate.reached()
-            await refresher.save_tokens("alice", latest := TokenSet("login", expires_at=NOW + 3600))
+            await refresher.save_tokens(
+                "alice", latest := TokenSet("login", refresh_token="of the login", issued_at=NOW, expires_at=NOW + 3600)
+            )
             saving = list(refresher._state.pending._tasks)
         await asyncio.gather(*saving)
         assert await refresher.get_valid_token("alice") == latest
