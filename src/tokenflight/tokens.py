@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, Self, SupportsIndex, TypeVar
+from typing import Any, Final, Self, SupportsIndex
 
+from tokenflight._read_only import ReadOnlyDict
 from tokenflight.errors import ConfigurationError, InvalidProviderResponse, StoreCorrupted
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 FORMAT_VERSION: Final = 1
 """Version of what `TokenSet.to_dict` writes."""
@@ -33,20 +31,6 @@ class _Secret(str):
     def __getitem__(self, index: SupportsIndex | slice) -> "_Secret":
         # A part too: tools cut long strings before they show them.
         return _Secret(super().__getitem__(index))
-
-
-class ReadOnlyDict(dict[K, V]):
-    """A dict that refuses every write, so that all values without an item can share one."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("this is read-only; make another one with dataclasses.replace")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[K, V]]]:
-        return type(self), (dict(self),)  # unpickled at once, as items can't be added to it
 
 
 _NO_EXTRA: Final = ReadOnlyDict[str, object]()

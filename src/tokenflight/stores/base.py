@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, NewType
 
+from tokenflight._read_only import ReadOnlyDict
 from tokenflight.errors import ConfigurationError
-from tokenflight.tokens import DEFAULT_TARGET, ReadOnlyDict, Target, TokenKey, TokenSet
+from tokenflight.tokens import DEFAULT_TARGET, Target, TokenKey, TokenSet
 
 Version = NewType("Version", str)
 """An opaque string of at most 64 characters that no two writes of a key share, not even across a delete."""
