@@ -19,8 +19,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from kit.stores import until
-
 SLOTS: Final = 16384
 
 
@@ -80,32 +78,6 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A connection for the test's own questions."""
         return redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
-
-
-class Commands:
-    """What was sent to a server while its `watched` context lasted."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.names: list[str] = []
-        self._server = server
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        with self._server.client() as client, client.monitor() as monitor:
-            client.echo("begin")
-            while monitor.next_command()["command"] != "ECHO begin":
-                pass
-            yield
-            client.echo("end")
-            while (seen := monitor.next_command())["command"] != "ECHO end":
-                if seen["client_type"] != "lua":
-                    self.names.append(seen["command"].split()[0].upper())
-
-
-async def until_waiting(server: RedisServer) -> None:
-    """Wait until a store listens for released leases."""
-    with server.client() as client:
-        await until(lambda: client.pubsub_numsub("tokenflight:released")[0][1])
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any, Final
 import pytest
 from redis.asyncio import Redis
 
-from kit.redis_server import RedisServer, until_waiting
+from kit.redis_commands import until_waiting
+from kit.redis_server import RedisServer
 from kit.stores import KEY, keys_of, take, until
 from tokenflight import (
     ConfigurationError,

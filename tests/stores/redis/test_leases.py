@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from kit import redis_store_worker
-from kit.redis_server import Commands, RedisServer, lossy_connection, running_server, until_waiting
+from kit.redis_commands import Commands, until_waiting
+from kit.redis_server import RedisServer, lossy_connection, running_server
 from kit.stores import KEY, is_free, take, until
 from kit.workers import line_of, worker
 from tokenflight import (

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from kit.format1 import check_that_all_is_read_and_written_again, redis_hashes
-from kit.redis_server import Commands, RedisServer
+from kit.redis_commands import Commands
+from kit.redis_server import RedisServer
 from kit.stores import KEY, keys_of
 from kit.support import login
 from tokenflight import (
