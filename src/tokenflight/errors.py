@@ -124,7 +124,11 @@ class ProviderMisconfigured(TokenRefreshError):  # noqa: N818 - named for the st
 
 
 class InvalidProviderResponse(TokenRefreshError):  # noqa: N818 - named for what arrived
-    """The provider broke the protocol. What was stored before is unchanged."""
+    """The provider broke the protocol.
+
+    A new refresh token in its reply is stored all the same. With the code ``outcome_unknown``, the reply may have held
+    one that could not be found: then the next renewal may find the stored one spent.
+    """
 
     default_code = "invalid_response"
 

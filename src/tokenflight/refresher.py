@@ -141,11 +141,21 @@ class TokenRefresher:
         return await self._obtain(user_id, Requirement(renewal=True))
 
     async def save_tokens(self, user_id: str, tokens: TokenSet) -> None:
-        """Store the `tokens` of a login. It wins over what is stored and over a renewal under way."""
+        """Store the `tokens` of a login. It wins over what is stored and over a renewal under way.
+
+        Some providers send a refresh token at a user's first login only. Where `tokens` has none, the stored one is
+        kept, unless the ID tokens tell two users apart; a renewal under way is then waited for, because it is about to
+        replace that refresh token. Raises `LeaseTimeout` if it does not end, and any other `StoreError` of the store.
+        """
         require_kind("tokens", tokens, TokenSet)
-        key = self._key(user_id)
-        async with self._logging_in_or_out(user_id):
-            record = await self._state.records.save(key, tokens)
+        key, records = self._key(user_id), self._state.records
+        if await records.keeps_refresh_token(key, tokens):
+            # The lease first: a flight that holds it may be waiting for the login lock.
+            async with records.lease(key, wait=True), self._logging_in_or_out(user_id):
+                record = await records.save_keeping_refresh_token(key, tokens)
+        else:
+            async with self._logging_in_or_out(user_id):
+                record = await records.save(key, tokens)
         self._state.cache.rejections.forgive(user_id, tokens.access_token)
         self._state.cache.keep(user_id, record, _now())
 

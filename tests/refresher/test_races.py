@@ -539,12 +539,12 @@ async def test_t5_a_success_makes_the_next_pause_a_short_one_again(
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
     for _ in range(5):
-        fake.fail(RateLimited(), times=1)
+        fake.fail(ServerError(), times=1)
         with pytest.raises(ProviderUnavailable):
             await refresher.get_valid_token("alice")
         clock.shift(60)
     await refresher.get_valid_token("alice")
-    fake.fail(RateLimited(), times=1)
+    fake.fail(ServerError(), times=1)
     with pytest.raises(ProviderUnavailable):
         await refresher.refresh_token("alice")
     clock.shift(1)

@@ -2,8 +2,12 @@
 
 import random
 from dataclasses import dataclass
+from typing import Final
 
 from tokenflight._core.limits import Limits
+
+PROBED_AGAIN_SECONDS: Final = 1.0
+"""When a caller may ask again whether the probe has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +24,55 @@ class _Pause:
 class Backoff:
     """Pauses per user, exponential with jitter, and one for the provider where it asked for it.
 
-    All times are POSIX seconds. At most `max_backoff_users` pauses are kept; the oldest are dropped first.
+    When the provider's pause is over, one renewal is the probe. Until it ends, all others still wait: of a thousand
+    users who are due, one finds out whether the provider is back. All times are POSIX seconds. At most
+    `max_backoff_users` users' pauses are kept; the oldest are dropped first.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._by_user: dict[str, _Pause] = {}
-        self._provider = _Pause(0, 0.0, 0.0)
+        self._provider: _Pause | None = None
+        """The provider's last pause, until a renewal has shown that it is over."""
+        self._probe: tuple[str, float] | None = None
+        """The user whose renewal is the probe, and until when at most."""
 
     def remaining(self, user_id: str, now: float) -> float:
         """How many seconds `user_id` still has to wait; zero if not at all."""
         remaining = self.provider_remaining(now)
+        if not remaining and self._probe is not None and self._probe[0] != user_id and now < self._probe[1]:
+            remaining = min(PROBED_AGAIN_SECONDS, self._probe[1] - now)
         pause = self._by_user.get(user_id)
         return remaining if pause is None else max(remaining, pause.remaining(now))
 
     def provider_remaining(self, now: float) -> float:
         """How many seconds the provider still wants all users to wait; zero if not at all."""
-        return self._provider.remaining(now)
+        return 0.0 if self._provider is None else self._provider.remaining(now)
+
+    def hold_provider(self, now: float, seconds: float) -> None:
+        """Make all users wait for `seconds`, which the provider asked for."""
+        if seconds > self.provider_remaining(now):
+            self._provider = _Pause(1, now, now + seconds)
+
+    def begin(self, user_id: str, now: float) -> None:
+        """Note that a renewal is about to be sent; after the provider's pause, it is the probe."""
+        if self._provider is not None:
+            self._probe = (user_id, now + self._limits.provider_timeout)
+
+    def succeeded(self, user_id: str) -> None:
+        """Note that a renewal succeeded: neither the user nor the provider has to pause any longer."""
+        self._by_user.pop(user_id, None)
+        self._provider = self._probe = None
+
+    def ended(self, user_id: str, now: float, *, has_answered: bool) -> None:
+        """Note that a renewal ended without a token set. `has_answered` tells that the provider is well."""
+        if self._probe is None or self._probe[0] != user_id:
+            return
+        self._probe = None
+        if has_answered:
+            self._provider = None
+        elif self._provider is not None and not self._provider.remaining(now):
+            self._provider = _Pause(1, now, now + self._limits.provider_pause)
 
     def failed(self, user_id: str, now: float) -> None:
         """Start the next, longer pause of `user_id`."""
@@ -48,11 +84,6 @@ class Backoff:
         self._by_user[user_id] = _Pause(failures, now, now + seconds)
         if len(self._by_user) > self._limits.max_backoff_users:
             del self._by_user[next(iter(self._by_user))]
-
-    def hold_provider(self, now: float, seconds: float) -> None:
-        """Make all users wait for `seconds`, which the provider asked for."""
-        if seconds > self._provider.remaining(now):
-            self._provider = _Pause(1, now, now + seconds)
 
     def clear(self, user_id: str) -> None:
         """Forget the failures of `user_id`."""

@@ -48,5 +48,8 @@ class Limits:
 
     max_backoff_users: int = 10_000
 
+    provider_pause: float = 30.0
+    """How long a provider that says "too many requests", and not for how long, is left alone."""
+
     longest_sweep_pause: float = 60.0
     """How long a sweep waits for a provider that asks for a pause. After a longer one, the next sweep will do."""

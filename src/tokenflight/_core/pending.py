@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
 from tokenflight._core.records import Records
-from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError
+from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError, TokenRefreshError
 from tokenflight.events import RenewalDiscarded, SaveFailed, SaveRecovered, TokenEvent
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenKey
@@ -20,13 +20,15 @@ from tokenflight.tokens import TokenKey
 class Successor:
     """A renewed record, and the record `before` that it replaces; None where there was none.
 
-    `started` is when its flight began, in monotonic seconds.
+    `started` is when its flight began, in monotonic seconds. `error` is what the callers get although the record is
+    stored: the provider's reply held a new refresh token, and nothing else that would do.
     """
 
     key: TokenKey
     record: StoredTokens
     before: StoredTokens | None
     started: float
+    error: TokenRefreshError | None = None
 
     @property
     def duration(self) -> float:

@@ -3,14 +3,16 @@
 import asyncio
 
 from tokenflight._core import failures
-from tokenflight.providers.base import BaseProvider
+from tokenflight.providers.base import BaseProvider, PartialRenewal
 from tokenflight.tokens import TokenKey, TokenSet
 
 
 async def call_provider(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
-    """Let `provider` renew `tokens`; raises a `TokenflightError` unless a token set comes back."""
+    """Let `provider` renew `tokens`; raises a `TokenflightError` or `PartialRenewal` unless a token set comes back."""
     try:
         renewed = await provider.renew(key.user_id, tokens)
+    except PartialRenewal:
+        raise
     except asyncio.CancelledError as exc:
         task = asyncio.current_task()
         if task is None or task.cancelling():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -79,9 +79,35 @@ class Records:
 
     async def save(self, key: TokenKey, tokens: TokenSet) -> StoredTokens:
         """Write the `tokens` of a login, whatever was there; return the record."""
+        if tokens.refresh_token is None:
+            message = "the login of user %r at %s brought no refresh token, and none is kept: it can't be renewed"
+            log(logging.WARNING, message, key.user_id, key.provider)
         record = StoredTokens(tokens, issuer=self._issuer)
         await self._in_time(self._store.save(key, record))
         return record
+
+    async def keeps_refresh_token(self, key: TokenKey, tokens: TokenSet) -> bool:
+        """Whether the `tokens` of a login brought no refresh token, and a stored one of the same user can stay."""
+        return tokens.refresh_token is None and (await self._completed(key, tokens))[1].refresh_token is not None
+
+    async def save_keeping_refresh_token(self, key: TokenKey, tokens: TokenSet) -> StoredTokens:
+        """Write the `tokens` of a login with the stored refresh token in them.
+
+        The caller holds the lease: a renewal under way is about to replace that refresh token.
+        """
+        while True:
+            before, completed = await self._completed(key, tokens)
+            if before is None or completed.refresh_token is None:
+                return await self.save(key, tokens)
+            record = self.successor(completed, before)
+            with suppress(StoreConflict):  # another login came between: look again
+                await self._in_time(self._store.replace(key, record, expected=before.version))
+                return record
+
+    async def _completed(self, key: TokenKey, tokens: TokenSet) -> tuple[StoredTokens | None, TokenSet]:
+        """The record, if it can be read, and the `tokens` of a login completed from it."""
+        before = await self._load_or_none(key)
+        return before, tokens if before is None or before.refused else tokens.after_login(before.tokens)
 
     def successor(self, tokens: TokenSet, before: StoredTokens | None) -> StoredTokens:
         """The record that holds `tokens` in place of those in `before`. Access tokens of other targets stay in it."""

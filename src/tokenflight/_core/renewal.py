@@ -82,6 +82,7 @@ from tokenflight.errors import (
 )
 from tokenflight.events import RenewalDiscarded, RenewalFailed, TokenAdopted, TokenEvent, TokenRenewed
 from tokenflight.policy import Freshness
+from tokenflight.providers.base import PartialRenewal
 from tokenflight.stores.base import Lease, StoredTokens
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -223,6 +224,7 @@ class Renewal:
                 return Outcome(self._record)
             if (obstacle := self._state.blocked_by(self._key)) is not None:
                 return Outcome(self._record, obstacle)  # another flight failed while this one waited for its turn
+            self._state.backoff.begin(self._key.user_id, time.time())  # with no await since the look at the pauses
             if (successor := await self._ask(place)) is not None:
                 return successor
         return outcome
@@ -242,6 +244,7 @@ class Renewal:
     async def _ask(self, place: Place) -> Successor | None:
         """Ask the provider. None if it refused a refresh token that is no longer the stored one."""
         record = self._record
+        error: TokenRefreshError | None = None
         try:
             async with self._deadline(self._state.limits.provider_timeout, failures.deadline_exceeded):
                 tokens = await call_provider(self._state.provider, self._key, None if record is None else record.tokens)
@@ -253,7 +256,9 @@ class Renewal:
             if current is not None and current.tokens.refresh_token == record.tokens.refresh_token:
                 raise
             return None
-        return Successor(self._key, self._state.records.successor(tokens, record), record, self._started)
+        except PartialRenewal as partial:
+            tokens, error = partial.tokens, partial.error
+        return Successor(self._key, self._state.records.successor(tokens, record), record, self._started, error)
 
     async def _save(self, successor: Successor, lease: AsyncExitStack) -> Outcome:
         """Store what the provider returned. Where that fails, serve it unstored, and go on trying in the background."""
@@ -263,24 +268,28 @@ class Renewal:
         except TokenflightError as exc:
             if isinstance(exc, StoreConflict) or (self._flight.detached and not self._is_cached(successor.before)):
                 return self._discard()
-            self._note_issued(tokens, successor.before)
+            self._note_issued(successor)
             # The lease goes along: while the store has a spent refresh token, no other process may renew.
             state.pending.add(successor, lease.pop_all(), exc)
             if self._flight.detached:
                 # A login stored the same token set again, and its flight waits for this lease: serve its waiters now.
                 state.flights.detach(user_id, SUPERSEDED)
         else:
-            self._note_issued(tokens, successor.before)
+            self._note_issued(successor)
             self._event = self._make_event(TokenRenewed, rotated=successor.is_rotated, expires_at=tokens.expires_at)
-        state.backoff.clear(user_id)
         self._spent = successor.spent
         self._found(successor.record)
+        if successor.error is not None:
+            return self._fail(successor.error)
+        state.backoff.succeeded(user_id)
         return Outcome(successor.record, renewed=True)
 
-    def _note_issued(self, tokens: TokenSet, before: StoredTokens | None) -> None:
-        """Tell the rejections which access token replaces the one in `before`."""
-        replaced = None if before is None else before.tokens.access_token
-        self._state.cache.rejections.answer(self._key.user_id, tokens.access_token, replaced=replaced, now=time.time())
+    def _note_issued(self, successor: Successor) -> None:
+        """Tell the rejections which access token the provider has issued, and in place of which."""
+        if successor.error is None:
+            replaced = None if successor.before is None else successor.before.tokens.access_token
+            issued = successor.record.tokens.access_token
+            self._state.cache.rejections.answer(self._key.user_id, issued, replaced=replaced, now=time.time())
 
     def _discard(self) -> Outcome:
         """A login or logout won: what the provider returned belongs to a grant that is over."""
@@ -292,9 +301,10 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        if isinstance(error, ProviderUnavailable) and error.retry_after:
-            backoff.hold_provider(now, error.retry_after)
+        if isinstance(error, ProviderUnavailable) and (error.retry_after or error.code == "rate_limited"):
+            backoff.hold_provider(now, error.retry_after or self._state.limits.provider_pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
+        backoff.ended(user_id, now, has_answered=isinstance(error, ReauthenticationRequired))
         if is_served or is_about_provider:
             backoff.failed(user_id, now)
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from tokenflight.errors import TokenRefreshError
 from tokenflight.tokens import TokenSet
 
 
@@ -23,9 +24,24 @@ class Provider(Protocol):
 
         `tokens` is the token set on record, or None if there is none; a grant that needs no refresh token may ignore
         it. A refresher calls this for one user at a time. A `TokenRefreshError` says why there is no new token set;
-        the record stays as it is.
+        the record stays as it is. `PartialRenewal` says that at least the refresh token is a new one.
         """
         ...
+
+
+class PartialRenewal(Exception):  # noqa: N818 - named for what came of the renewal
+    """A reply that will not do has brought a new refresh token all the same.
+
+    A provider raises it from `renew`. The refresher stores `tokens`, which is the token set on record with the new
+    refresh token in it, under the same guard as a renewal; then it raises `error` to its callers. Without that, the
+    next renewal would send the spent refresh token, and servers that rotate answer that by revoking the whole grant.
+    No caller of a refresher sees this exception.
+    """
+
+    def __init__(self, tokens: TokenSet, error: TokenRefreshError) -> None:
+        super().__init__(str(error))
+        self.tokens = tokens
+        self.error = error
 
 
 class BaseProvider(ABC):
