@@ -100,6 +100,7 @@ def test_a_name_is_known_however_its_words_are_joined(name: str) -> None:
         *("expires_at", "expiresAt", "ExpiresAt", "expires_on", "expiresOn", "expiry", "expiry_date", "expiryDate"),
         *("expires", "expiration", "expirationTime", "expireTime", "access_token_expires_at", "accessTokenExpiresAt"),
         *("token_expires_at", "tokenExpiry", "expires_at_ms", "valid_until"),
+        *("expirationTimeMilliseconds", "ExpiresUtc"),
     ],
 )
 def test_v5_the_expiry_is_known_by_each_of_its_names(name: str) -> None:
@@ -190,6 +191,10 @@ def test_v8_a_clients_secret_and_what_no_store_can_write_do_not_live_on() -> Non
     tokens = stored(client_secret="s", clientSecret="s", updated=datetime.now(UTC), raw=b"x", tenant="t1")
 
     assert tokens.extra == {"tenant": "t1"}
+
+
+def test_v8_a_member_with_a_name_longer_than_any_known_lives_on() -> None:
+    assert stored(**{"x" * 1000: 1}).extra == {"x" * 1000: 1}
 
 
 @given(json_values)

@@ -157,6 +157,17 @@ def test_v5_a_hostile_text_takes_no_time(start: str, repeated: str) -> None:
     assert time.process_time() - began < 0.5
 
 
+class NotATime(datetime):
+    """What pandas has for a missing moment."""
+
+    def timestamp(self) -> float:
+        raise ValueError("no moment")
+
+
+def test_v5_a_datetime_that_is_no_moment_is_unknown() -> None:
+    assert moment(NotATime(2027, 1, 15, tzinfo=UTC)) is None
+
+
 # Lifetimes
 
 

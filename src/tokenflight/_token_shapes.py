@@ -38,7 +38,7 @@ _OF_ACCESS_TOKEN: Final = ("", "token_", "access_token_")
 _OF_REFRESH_TOKEN: Final = ("refresh_token_", "refresh_", "x_refresh_token_", "x_refresh_token_hard_")
 _AT: Final = (
     *("expires_at", "expires_on", "expiry", "expiry_date", "expiration", "expiration_date", "expiration_time"),
-    *("expire_time", "expires_at_ms", "valid_until"),
+    *("expiration_time_milliseconds", "expire_time", "expires_at_ms", "expires_utc", "valid_until"),
 )
 _IN: Final = ("expires_in_sec", "expires_in_seconds", "expires_in", "expire_in")  # first the names that tell the unit
 _AT_OR_IN: Final = ("expires",)

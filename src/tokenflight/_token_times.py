@@ -98,8 +98,8 @@ def _if_set(posix: float | None) -> float | None:
 
 def _posix(value: datetime) -> float | None:
     try:
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+        return number((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):  # a subclass, such as that of pandas' NaT, may be no moment
         return None
 
 
