@@ -14,7 +14,7 @@ from kit.support import NOW
 from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired, TokenRefreshError
 from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
-from tokenflight.providers.metadata import MAX_AGE_SECONDS
+from tokenflight.providers.discovery import MAX_AGE_SECONDS
 from tokenflight.providers.oidc import OIDCProvider
 from tokenflight.tokens import TokenSet
 

@@ -27,7 +27,7 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight.providers.base import Provider
-from tokenflight.providers.metadata import COOL_DOWN_SECONDS, MAX_AGE_SECONDS
+from tokenflight.providers.discovery import COOL_DOWN_SECONDS, MAX_AGE_SECONDS
 from tokenflight.testing import (
     FakeProvider,
     Fault,

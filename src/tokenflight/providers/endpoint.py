@@ -21,11 +21,18 @@ _AUTHENTICATION_SHARE: Final = 1 / 3
 class TokenEndpoint:
     """Runs any grant as one client of one provider; owns the client's authentication and the HTTP client.
 
-    `name` is the provider's, for errors. The endpoint's URL comes with each request, in the server's metadata.
+    `name` is the provider's, for errors. The endpoint's URL comes with each request, in the server's metadata; it may
+    be plain http at `insecure_hosts`, which come from `checked_hosts`.
     """
 
     def __init__(
-        self, client: ClientAuthentication, *, name: str, http_client: HTTPClient | None, timeout: float
+        self,
+        client: ClientAuthentication,
+        *,
+        name: str,
+        http_client: HTTPClient | None,
+        timeout: float,
+        insecure_hosts: frozenset[str] = frozenset(),
     ) -> None:
         require_text("name", name)
         if isinstance(client, type) or not callable(getattr(client, "authenticate", None)):
@@ -35,6 +42,7 @@ class TokenEndpoint:
         self.name: str = name
         self.http: ProviderClient = ProviderClient(name, http_client, timeout=timeout)
         self._client = client
+        self._insecure_hosts = insecure_hosts
         self._authentication_seconds = timeout * _AUTHENTICATION_SHARE
 
     async def request_tokens(
@@ -44,7 +52,8 @@ class TokenEndpoint:
 
         Raises a `TokenRefreshError` that names the user and the provider.
         """
-        request = sent = build_token_request(server.endpoint("token_endpoint", provider=self.name), grant)
+        url = server.endpoint("token_endpoint", provider=self.name, insecure_hosts=self._insecure_hosts)
+        request = sent = build_token_request(url, grant)
 
         async def authenticate(request: Request) -> Request:
             nonlocal sent  # the reply is read with it, so that no error shows the secrets of the proof
