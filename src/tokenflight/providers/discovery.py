@@ -10,6 +10,7 @@ next one only where there is nothing at the one before it. From then on the addr
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from copy import copy
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ MAX_AGE_SECONDS: Final = 24 * 3600.0
 """Metadata older than this is loaded again; where that fails, it stays in use."""
 
 COOL_DOWN_SECONDS: Final = 5.0
-"""For this long after a failure, that failure is the answer and nothing is sent."""
+"""For this long after a failure, that failure is the answer and nothing is sent. `reload` loads no more often."""
 
 _WELL_KNOWN: Final = "/.well-known/"
 _NOT_FOUND: Final = 404
@@ -82,6 +83,7 @@ class Discovery:
         self._metadata: ServerMetadata | None = None
         self._error: TokenflightError | None = None
         self._checked_at = 0.0
+        self._reloaded_at = 0.0
 
     async def metadata(self) -> ServerMetadata:
         """Return the metadata, loaded by the first call.
@@ -96,6 +98,18 @@ class Discovery:
         if self._metadata is not None and self._error is None and 0 <= age < MAX_AGE_SECONDS:
             return self._metadata
         return await self._load_once()
+
+    async def reload(self, doubted: ServerMetadata) -> ServerMetadata | None:
+        """Return newer metadata than `doubted`, whose endpoints are not where it says; None if there is none.
+
+        Metadata that was loaded since `doubted` was returned will do. Otherwise one load serves all callers, and the
+        next one comes no sooner than after `COOL_DOWN_SECONDS`: an endpoint may be gone for good.
+        """
+        if self._metadata is doubted and not 0 <= time.time() - self._reloaded_at < COOL_DOWN_SECONDS:
+            with suppress(TokenflightError):
+                await self._load_once()
+            self._reloaded_at = time.time()
+        return None if self._metadata is doubted else self._metadata
 
     async def _load_once(self) -> ServerMetadata:
         """Load the metadata, or wait for the load that is under way."""

@@ -1,5 +1,6 @@
 """A provider known by its issuer; the rest is discovered."""
 
+import asyncio
 from collections.abc import Iterable
 
 from tokenflight._checks import require_text
@@ -11,6 +12,7 @@ from tokenflight.providers.client_auth import ClientAuthentication
 from tokenflight.providers.discovery import Discovery, require_issuer
 from tokenflight.providers.endpoint import TokenEndpoint
 from tokenflight.providers.grants import refresh_token_grant, refresh_token_of
+from tokenflight.providers.metadata import ServerMetadata
 from tokenflight.tokens import TokenSet
 
 
@@ -50,6 +52,7 @@ class OIDCProvider(BaseProvider):
             require_text("scope", scope)
         self._issuer = issuer
         self._scope = scope
+        self._timeout = timeout
         self._endpoint = TokenEndpoint(
             client,
             name=issuer if name is None else name,
@@ -88,12 +91,25 @@ class OIDCProvider(BaseProvider):
         # First of all: a user without a refresh token costs no discovery.
         refresh_token = refresh_token_of(tokens, user_id=user_id, provider=self.name)
         grant = refresh_token_grant(refresh_token, scope=self._scope)
+        # A flight gives a renewal the time of two timeouts. A second token request needs one of them for itself: cut
+        # off, it would lose the refresh token in the reply. So it is sent only if all before it fits in the other.
+        deadline = asyncio.get_running_loop().time() + self._timeout
         try:
             server = await self._discovery.metadata()
         except TokenRefreshError as exc:
             exc.user_id = user_id  # each caller has an error of its own
             raise
-        return await self._endpoint.request_tokens(grant, server, user_id=user_id, previous=tokens)
+
+        async def find_again() -> ServerMetadata | None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._discovery.reload(server)
+            except TimeoutError:
+                return None
+
+        return await self._endpoint.request_tokens(
+            grant, server, user_id=user_id, previous=tokens, find_again=find_again
+        )
 
     async def aclose(self) -> None:
         """Close the own HTTP client, if there is one, after the requests under way have ended."""
