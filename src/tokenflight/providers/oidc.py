@@ -26,10 +26,11 @@ class OIDCProvider(BaseProvider):
     all, of a server for many tenants.
 
     `name`, the provider's half of every record's key, is the issuer unless given. `scope` asks for a narrower scope
-    than the one granted. All URLs must be https. They may be plain http at `insecure_hosts`: names or addresses of
-    hosts that are reached through a network that the app trusts with refresh tokens and the client's secret. On this
-    machine they may be, too, unless the issuer is https. `http_client` is used but never closed; without one, the
-    provider opens its own and `aclose` closes it. `timeout` is in seconds, at most 60, for one whole exchange.
+    than the one granted. Issuer, metadata and endpoints must be https. Plain http will do on this machine, though not
+    for the endpoints of an https issuer, and at `insecure_hosts`: names or addresses of hosts that are reached
+    through a network that the app trusts with refresh tokens and the client's secret. `http_client` is used but never
+    closed; without one, the provider opens its own and `aclose` closes it. `timeout` is in seconds, at most 60, for
+    one whole exchange.
     """
 
     def __init__(
