@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+import respx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -38,9 +39,10 @@ from tokenflight import (
 from tokenflight.testing import FakeProvider, RateLimited
 
 RECIPES: Final = Page("docs/recipes.md")
+DISCOVERY: Final = Page("docs/discovery.md")
 run: Final = RECIPES.run
 SWEEP: Final = ROOT / "examples" / "sweep.py"
-PAGES: Final = ("README.md", "docs/recipes.md", "docs/errors.md")
+PAGES: Final = ("README.md", "docs/recipes.md", "docs/discovery.md", "docs/errors.md")
 
 
 async def test_errors_become_replies_on_all_routes(fake: FakeProvider, refresher: TokenRefresher) -> None:
@@ -160,8 +162,24 @@ def test_the_sweep_example_tells_what_it_lacks(tmp_path: Path, directory: str, c
     assert complaint in outcome.stderr
 
 
-def test_every_recipe_has_a_test_here() -> None:
-    assert RECIPES.snippets_not_run_in(__file__) == []
+async def test_each_server_apart_from_its_issuer_is_asked_where_its_metadata_is(respx_mock: respx.MockRouter) -> None:
+    providers: list[OIDCProvider] = DISCOVERY.run("providers")["providers"]("s3cret")
+    for provider in providers:
+        endpoint = f"http://keycloak/token/{provider.name}" if provider.name == "keycloak" else "https://idp.example/"
+        document = respx_mock.get(path__regex=r"/\.well-known/openid-configuration$").respond(
+            json={"issuer": provider.issuer, "token_endpoint": endpoint}
+        )
+        respx_mock.post(endpoint).respond(json={"access_token": f"from {provider.name}"})
+        tokens = await provider.renew("alice", TokenSet("at", refresh_token="rt"))
+        assert (tokens.access_token, document.call_count) == (f"from {provider.name}", 1)
+        await provider.aclose()
+        respx_mock.clear()
+    assert [provider.name for provider in providers] == ["entra", "b2c", "keycloak"]
+
+
+@pytest.mark.parametrize("page", [RECIPES, DISCOVERY], ids=lambda page: page.name)
+def test_every_recipe_has_a_test_here(page: Page) -> None:
+    assert page.snippets_not_run_in(__file__) == []
 
 
 def test_the_table_of_error_codes_is_that_of_the_source() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.strategies import urls
-from tokenflight._urls import is_loopback, require_secure_url
+from tokenflight._urls import checked_hosts, is_loopback, require_secure_url
 from tokenflight.errors import ConfigurationError
 
 
@@ -101,6 +101,79 @@ def test_a_url_with_white_space_or_control_characters_is_refused(url: str) -> No
         require_secure_url("issuer", url)
 
 
+@pytest.mark.parametrize("url", [" https://idp.example/", "https://idp.example/\n", "\u00a0https://idp.example/\t "])
+def test_white_space_around_a_url_is_refused_with_the_url_to_pass(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"no white space around it; pass exactly: 'https://idp\.example/'$"):
+        require_secure_url("issuer", url)
+
+
+# Hosts that the app names
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url"),
+    [
+        (["keycloak"], "http://keycloak:8080/realms/main"),
+        (["KeyCloak"], "http://keycloak"),
+        (("auth_server", "other"), "http://AUTH_SERVER/token"),
+        ({"idp.mesh.internal"}, "http://idp.mesh.internal/"),
+        (["10.0.0.1"], "http://10.0.0.1:8080/"),
+        (["2001:DB8:0::1"], "http://[2001:db8::1]/"),
+        (["localhost"], "http://localhost/"),
+        (["idp.example"], "https://other.example/"),
+    ],
+)
+def test_n6_plain_http_is_accepted_at_a_host_that_was_named(hosts: Any, url: str) -> None:
+    require_secure_url("issuer", url, insecure_hosts=checked_hosts("insecure_hosts", hosts), allow_loopback=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://keycloak.example/",
+        "http://my.keycloak/",
+        "http://keycloak./",
+        "http://other/",
+        "http://keycloak@evil.example/",
+        "http://evil.example/keycloak",
+        "http://evil.example\\@keycloak/",
+        "ftp://keycloak/",
+    ],
+)
+def test_n6_naming_a_host_allows_plain_http_nowhere_else(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="issuer must"):
+        require_secure_url("issuer", url, insecure_hosts=frozenset({"keycloak"}))
+
+
+@pytest.mark.parametrize("url", ["http://localhost/token", "http://127.0.0.1/token", "http://[::1]/token"])
+def test_n6_plain_http_to_this_machine_can_be_refused_too(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"token_endpoint must be https \(plain http is for hosts named in"):
+        require_secure_url("token_endpoint", url, allow_loopback=False)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("", "*", "*.internal", ".internal", "keycloak.", "-a", "key cloak", " keycloak", "a" * 254, "münchen"),
+        *("http://keycloak", "keycloak:8080", "keycloak/realms", "user@keycloak", "[::1]", "10.0.0.0/8"),
+        *(None, 5, b"keycloak"),
+    ],
+)
+def test_n6_a_host_that_is_none_is_refused_by_name(host: object) -> None:
+    hosts: Any = ["idp", host]
+    with pytest.raises(ConfigurationError, match="insecure_hosts must hold bare host names or addresses"):
+        checked_hosts("insecure_hosts", hosts)
+
+
+@pytest.mark.parametrize("hosts", ["keycloak", b"keycloak", None, 5])
+def test_n6_hosts_are_a_collection_and_no_single_text(hosts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="insecure_hosts must be a collection"):
+        checked_hosts("insecure_hosts", hosts)
+
+
+# Whatever is given
+
+
 def test_l1_a_refused_url_is_shown_in_one_short_line() -> None:
     with pytest.raises(ConfigurationError) as caught:
         require_secure_url("issuer", "http://idp.example/\x1b[31m" + "x" * 10_000)
@@ -130,6 +203,17 @@ def test_a3_plain_http_that_is_accepted_goes_to_this_machine_as_the_http_library
     except (ConfigurationError, httpx.InvalidURL):
         return
     assert httpx.URL(url).scheme == "https" or is_loopback(host)
+
+
+@settings(max_examples=300)
+@given(urls)
+def test_n6_plain_http_that_is_accepted_goes_to_the_named_host_as_the_http_library_reads_it(url: str) -> None:
+    try:
+        require_secure_url("issuer", url, insecure_hosts=frozenset({"evil.example"}), allow_loopback=False)
+        host = httpx.URL(url).host
+    except (ConfigurationError, httpx.InvalidURL):
+        return
+    assert httpx.URL(url).scheme == "https" or host.lower() == "evil.example"
 
 
 @pytest.mark.parametrize(

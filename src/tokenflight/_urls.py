@@ -1,7 +1,8 @@
 """Which URLs tokenflight trusts with a secret, judged by their form alone: nothing is resolved or sent."""
 
 import re
-from ipaddress import ip_address
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -9,16 +10,29 @@ from tokenflight._checks import printable
 from tokenflight.errors import ConfigurationError
 
 _WHITE_SPACE_OR_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?", re.IGNORECASE)
+"""Services of a compose file have underscores in their names, although hosts on the internet have none."""
+
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
-def require_secure_url(name: str, url: object) -> None:
+def require_secure_url(
+    name: str, url: object, *, insecure_hosts: frozenset[str] = frozenset(), allow_loopback: bool = True
+) -> None:
     """Raise `ConfigurationError`, which names the argument, unless `url` is safe to send a secret to.
 
-    It must be https, or plain http to a loopback address, without a fragment and without credentials.
+    It must be https, without a fragment and without credentials. Plain http will do for `insecure_hosts`, which come
+    from `checked_hosts`, and, with `allow_loopback`, for this machine.
     """
-    if (problem := _problem_with(url)) is not None:
+    if (problem := _problem_with(url, insecure_hosts, allow_loopback=allow_loopback)) is not None:
         raise ConfigurationError(f"{name} {problem}: {printable(url)!r}")
+
+
+def checked_hosts(name: str, hosts: Iterable[str]) -> frozenset[str]:
+    """Return `hosts`, each in its one spelling; `ConfigurationError`, which names the argument, if one is no host."""
+    if isinstance(hosts, str | bytes) or not isinstance(hosts, Iterable):
+        raise ConfigurationError(f"{name} must be a collection of host names, not a {type(hosts).__name__}")
+    return frozenset(_checked_host(name, host) for host in hosts)
 
 
 def origin_of(url: str) -> str:
@@ -34,15 +48,15 @@ def is_loopback(host: str) -> bool:
     """Whether `host` is a name or address of this machine by its form alone (RFC 6761 §6.3)."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return address is not None and address.is_loopback
 
 
-def _problem_with(url: object) -> str | None:
+def _problem_with(url: object, insecure_hosts: frozenset[str], *, allow_loopback: bool) -> str | None:
     if not isinstance(url, str):
         return "must be an absolute URL"
+    if url != url.strip():
+        return "must have no white space around it; pass exactly"
     if _WHITE_SPACE_OR_CONTROL.search(url):
         return "must have neither white space nor control characters in it"
     try:
@@ -52,7 +66,37 @@ def _problem_with(url: object) -> str | None:
         return "must be an absolute URL"
     if parts.fragment or parts.username is not None:
         return "must have neither a fragment nor credentials in it"
+    return _problem_with_origin(parts.scheme, host, insecure_hosts, allow_loopback=allow_loopback)
+
+
+def _problem_with_origin(
+    scheme: str, host: str | None, insecure_hosts: frozenset[str], *, allow_loopback: bool
+) -> str | None:
     if not host:
         return "must be an absolute URL"
-    is_secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-    return None if is_secure else "must be https (plain http is for loopback addresses only)"
+    if scheme == "https":
+        return None
+    if scheme == "http" and (_spelling(host) in insecure_hosts or (allow_loopback and is_loopback(host))):
+        return None
+    this_machine = "this machine and " if allow_loopback else ""
+    return f"must be https (plain http is for {this_machine}hosts named in insecure_hosts)"
+
+
+def _checked_host(name: str, host: object) -> str:
+    if isinstance(host, str) and (_HOST_NAME.fullmatch(host) or _address(host) is not None):
+        return _spelling(host)
+    given = repr(printable(host)) if isinstance(host, str) else f"a {type(host).__name__}"
+    raise ConfigurationError(f"{name} must hold bare host names or addresses, such as 'keycloak', not {given}")
+
+
+def _spelling(host: str) -> str:
+    """Return `host` as all its spellings are compared."""
+    address = _address(host)
+    return host.lower() if address is None else str(address)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

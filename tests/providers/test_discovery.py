@@ -10,7 +10,7 @@ import time_machine
 
 from tokenflight.errors import InvalidProviderResponse, ProviderMisconfigured, ProviderUnavailable, TokenflightError
 from tokenflight.providers._http import ProviderClient
-from tokenflight.providers.metadata import COOL_DOWN_SECONDS, MAX_AGE_SECONDS, Discovery
+from tokenflight.providers.discovery import COOL_DOWN_SECONDS, MAX_AGE_SECONDS, Discovery
 
 ISSUER = "https://idp.example/tenant"
 HOUR = 3600.0
@@ -39,7 +39,7 @@ class Gate:
 
 
 def discovery_of(issuer: str, http_client: httpx.AsyncClient) -> Discovery:
-    return Discovery(issuer, ProviderClient("idp", http_client, timeout=5).send, provider="idp")
+    return Discovery(issuer, ProviderClient("idp", http_client, timeout=5).send, provider="idp", timeout=5)
 
 
 @pytest.fixture

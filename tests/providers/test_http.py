@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 
 import httpx
 import pytest
@@ -11,6 +11,7 @@ from kit.loopback import (
     CLIENT_SECRET,
     REFRESH_TOKEN,
     SECONDS,
+    Server,
     answering,
     error_at,
     http_reply,
@@ -221,6 +222,30 @@ async def test_a_header_that_cannot_be_sent_is_an_error_of_the_tree_and_nothing_
 
 
 # The own client
+
+
+@pytest.fixture
+async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    """A proxy that the environment names for everything."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with serving(answering(http_reply(b"", "502 Bad Gateway"))) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, server.url.removesuffix("/token"))
+        yield server
+
+
+async def test_n6_plain_http_goes_through_no_proxy_of_the_environment(proxy: Server) -> None:
+    async with serving(answering(http_reply())) as server, provider_client() as client:
+        assert (await client.send(refresh_at(server.url))).status == 200
+
+    assert (len(server.requests), proxy.requests) == (1, [])
+
+
+async def test_n6_https_goes_through_the_proxy_of_the_environment_which_sees_no_secret(proxy: Server) -> None:
+    await error_at("https://idp.example/token")
+
+    assert {request.splitlines()[0] for request in proxy.requests} == {b"CONNECT idp.example:443 HTTP/1.1"}
 
 
 async def test_p8_the_own_client_is_closed_only_after_all_requests_under_way_have_ended() -> None:

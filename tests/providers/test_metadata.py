@@ -20,6 +20,7 @@ from tokenflight.providers.metadata import ServerMetadata, parse_metadata_reply
 from tokenflight.providers.replies import Reply
 
 ISSUER = "https://idp.example/tenant"
+URL = f"{ISSUER}/.well-known/openid-configuration"
 METADATA = {
     "issuer": ISSUER,
     "token_endpoint": "https://idp.example/tenant/token",
@@ -32,17 +33,19 @@ ENDPOINTS = [
 ]
 
 
-def parse(reply: Reply) -> ServerMetadata:
-    return parse_metadata_reply(reply, issuer=ISSUER, provider="idp")
+def parse(
+    reply: Reply, *, issuer: str = ISSUER, url: str = URL, insecure_hosts: frozenset[str] = frozenset()
+) -> ServerMetadata:
+    return parse_metadata_reply(reply, issuer=issuer, url=url, provider="idp", insecure_hosts=insecure_hosts)
 
 
 def reply(metadata: object, status: int = 200) -> Reply:
     return Reply(status, {}, json.dumps(metadata).encode())
 
 
-def error_in(given_reply: Reply) -> TokenRefreshError:
+def error_in(given_reply: Reply, *, url: str = URL, insecure_hosts: frozenset[str] = frozenset()) -> TokenRefreshError:
     with pytest.raises(TokenRefreshError) as caught:
-        parse(given_reply)
+        parse(given_reply, url=url, insecure_hosts=insecure_hosts)
     assert caught.value.provider == "idp"
     return caught.value
 
@@ -71,6 +74,44 @@ def test_r10_metadata_without_an_issuer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "url", "mend"),
+    [
+        pytest.param(
+            f"{ISSUER}/",
+            URL,
+            f"the server calls itself '{ISSUER}/'; if you mean that server, pass exactly that as issuer",
+            id="a slash at the end",
+        ),
+        pytest.param(
+            "https://IdP.example",
+            "https://IdP.example/.well-known/oauth-authorization-server",
+            "the server calls itself 'https://IdP.example'; if you mean that server, pass exactly that as issuer",
+            id="upper case",
+        ),
+        pytest.param(
+            "https://login.microsoftonline.com/{tenantid}/v2.0",
+            URL,
+            "the server calls itself 'https://login.microsoftonline.com/{tenantid}/v2.0'; if you mean that server, "
+            f"pass exactly that as issuer, and '{URL}' as metadata_url",
+            id="a server for many tenants",
+        ),
+        pytest.param(
+            "http://idp.example/tenant",
+            URL,
+            "the issuer in it must be https (plain http is for this machine and hosts named in insecure_hosts): "
+            "'http://idp.example/tenant'; correct that at the server",
+            id="a server behind a proxy",
+        ),
+        pytest.param(None, URL, "the issuer in it must be an absolute URL: ''; correct that at the server", id="none"),
+    ],
+)
+def test_r10_an_issuer_mismatch_is_told_with_its_mend(named: object, url: str, mend: str) -> None:
+    error = error_in(reply({**METADATA, "issuer": named}), url=url)
+
+    assert str(error) == f"discovery of {ISSUER} found the metadata of another issuer at {url}: {mend}"
+
+
+@pytest.mark.parametrize(
     "endpoint",
     ["http://idp.example/token", "https://user:password@idp.example/", "/token", "", None, 5, ["https://idp.example/"]],
 )
@@ -81,9 +122,36 @@ def test_r10_an_endpoint_that_is_not_secure_is_refused(endpoint: object) -> None
     assert error.code == "insecure_endpoint"
 
 
-@pytest.mark.parametrize("endpoint", ["http://localhost:5000/token", "http://[::1]/token"])
-def test_r10_an_endpoint_on_this_machine_may_be_plain_http(endpoint: str) -> None:
-    assert parse(reply({**METADATA, "token_endpoint": endpoint})).token_endpoint == endpoint
+LOOPBACK_ENDPOINTS = ["http://localhost:5000/token", "http://127.0.0.1/token", "http://[::1]/token"]
+
+
+@pytest.mark.parametrize("endpoint", LOOPBACK_ENDPOINTS)
+def test_r10_an_endpoint_on_this_machine_may_be_plain_http_as_its_issuer_is(endpoint: str) -> None:
+    metadata = parse(reply({"issuer": "http://localhost", "token_endpoint": endpoint}), issuer="http://localhost")
+
+    assert metadata.token_endpoint == endpoint
+
+
+@pytest.mark.parametrize("endpoint", LOOPBACK_ENDPOINTS)
+def test_n6_metadata_of_an_https_issuer_leads_to_no_plain_http_not_even_on_this_machine(endpoint: str) -> None:
+    error = error_in(reply({**METADATA, "token_endpoint": endpoint}))
+
+    assert type(error) is ProviderMisconfigured
+    assert error.code == "insecure_endpoint"
+
+
+def test_n6_metadata_leads_to_plain_http_at_a_named_host() -> None:
+    endpoints = {"token_endpoint": "http://keycloak:8080/token", "revocation_endpoint": "http://KEYCLOAK/revoke"}
+    hosts = frozenset({"keycloak"})
+    metadata = parse(reply({**METADATA, **endpoints}), insecure_hosts=hosts)
+
+    for name, url in endpoints.items():
+        assert metadata.endpoint(name, provider="idp", insecure_hosts=hosts) == url
+        with pytest.raises(ProviderMisconfigured, match="insecure_hosts"):
+            metadata.endpoint(name, provider="idp")
+    assert error_in(reply({**METADATA, "token_endpoint": "http://other/token"}), insecure_hosts=hosts).code == (
+        "insecure_endpoint"
+    )
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 599])
@@ -124,6 +192,44 @@ def test_r10_any_other_status_points_at_the_issuer(status: int) -> None:
 )
 def test_r10_a_reply_that_is_no_json_object_is_invalid(body: bytes) -> None:
     assert type(error_in(Reply(200, {}, body))) is InvalidProviderResponse
+
+
+# Bytes
+
+
+def encoded(text: bytes, content_type: str | None = None) -> Reply:
+    return Reply(200, {} if content_type is None else {"content-type": content_type}, text)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["without a mark", "with a mark"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "application/json",
+        "application/json; charset=utf-8",
+        'application/json;charset="UTF-8"',
+        "application/json; charset=ISO-8859-1",  # the default of some servers, which send UTF-8 nevertheless
+        "application/json; charset=nonsense",
+    ],
+)
+def test_r10_utf8_is_read_with_a_byte_order_mark_and_whatever_charset_is_declared(
+    mark: bytes, content_type: str | None
+) -> None:
+    text = json.dumps({**METADATA, "service": "Zürich"}, ensure_ascii=False).encode()
+    metadata = parse(encoded(mark + text, content_type))
+
+    assert (metadata.token_endpoint, metadata.extra) == (METADATA["token_endpoint"], {"service": "Zürich"})
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "ISO-8859-15", "windows-1252"])
+def test_r10_another_charset_is_read_where_it_is_declared(charset: str) -> None:
+    text = json.dumps({**METADATA, "service": "Zürich"}, ensure_ascii=False).encode(charset)
+
+    assert parse(encoded(text, f'application/json; charset="{charset}"')).extra == {"service": "Zürich"}
+    for content_type in (None, "application/json", "application/json; charset=utf-8", "a/b; charset=rot13"):
+        with pytest.raises(InvalidProviderResponse, match="not valid JSON"):
+            parse(encoded(text, content_type))
 
 
 # The members
@@ -223,4 +329,4 @@ def test_r10_whatever_arrives_is_valid_metadata_or_an_error_of_the_tree(
     except TokenRefreshError:
         return
     assert (status, metadata.issuer) == (200, ISSUER)
-    require_secure_url("token_endpoint", metadata.token_endpoint)
+    require_secure_url("token_endpoint", metadata.token_endpoint, allow_loopback=False)

@@ -14,7 +14,7 @@ from kit.support import NOW
 from tokenflight.errors import ConfigurationError, ProviderUnavailable, ReauthenticationRequired, TokenRefreshError
 from tokenflight.providers.base import BaseProvider, Provider
 from tokenflight.providers.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
-from tokenflight.providers.metadata import MAX_AGE_SECONDS
+from tokenflight.providers.discovery import MAX_AGE_SECONDS
 from tokenflight.providers.oidc import OIDCProvider
 from tokenflight.tokens import TokenSet
 
@@ -197,6 +197,11 @@ async def test_closing_leaves_a_given_http_client_open_and_the_provider_usable(
     ("argument", "value"),
     [
         *(("issuer", value) for value in (None, "", "idp.example", "http://idp.example", "https://u:p@idp.example")),
+        *(("issuer", value) for value in (f"{ISSUER}/.well-known/openid-configuration", f"{ISSUER}?a=b", f" {ISSUER}")),
+        *(
+            ("metadata_url", value)
+            for value in (5, "", "/metadata", "http://idp.example/", f"{ISSUER}#a", f"{ISSUER} ")
+        ),
         *(("client", value) for value in (None, "app", ("app", "s3cret"), PublicClient)),
         *(("name", value) for value in ("", 5, b"idp")),
         *(("scope", value) for value in (5, ["openid"], b"openid", "")),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenflight.providers.grants import Grant, refresh_token_grant
-from tokenflight.providers.requests import Request, build_token_request
+from tokenflight.providers.requests import Request, build_metadata_request, build_token_request, metadata_urls
 
 ENDPOINT = "https://idp.example/token"
 REFRESH_TOKEN = "1//0rt-canary+/=="
@@ -86,3 +86,23 @@ def test_l1_a_request_names_its_refresh_token_as_a_secret_and_shows_nothing_that
     assert request.secrets == {REFRESH_TOKEN}
     assert repr(request) == f"Request(url={ENDPOINT!r})"
     assert repr(refresh_token_grant(REFRESH_TOKEN)) == "Grant(grant_type='refresh_token')"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_r10_metadata_is_looked_for_below_the_issuer_and_between_its_host_and_path(slash: str) -> None:
+    assert metadata_urls(f"https://idp.example:8443/a/b{slash}") == (
+        "https://idp.example:8443/a/b/.well-known/openid-configuration",
+        "https://idp.example:8443/.well-known/oauth-authorization-server/a/b",
+        "https://idp.example:8443/.well-known/openid-configuration/a/b",
+    )
+    assert metadata_urls(f"https://idp.example{slash}") == (
+        "https://idp.example/.well-known/openid-configuration",
+        "https://idp.example/.well-known/oauth-authorization-server",
+    )
+
+
+def test_a_metadata_request_is_a_get_of_json_and_carries_no_secret() -> None:
+    request = build_metadata_request("https://idp.example/metadata?policy=a")
+
+    assert request == Request("https://idp.example/metadata?policy=a", {"Accept": "application/json"})
+    assert (request.parameters, request.secrets) == (None, frozenset())

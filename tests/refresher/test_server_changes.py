@@ -27,7 +27,7 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight.providers.base import Provider
-from tokenflight.providers.metadata import COOL_DOWN_SECONDS, MAX_AGE_SECONDS
+from tokenflight.providers.discovery import COOL_DOWN_SECONDS, MAX_AGE_SECONDS
 from tokenflight.testing import (
     FakeProvider,
     Fault,
@@ -120,6 +120,19 @@ class TestDiscovery:
         assert renewed.refresh_token == fake.current_refresh_token("alice")
         old = "https://idp.example/token"
         assert internet.given_refresh_tokens == [old, old, "https://login.idp.example/token"]
+
+    async def test_v10_a_token_endpoint_that_is_gone_is_found_again_within_the_same_flight(
+        self, fake: FakeProvider, internet: Internet, refresher: TokenRefresher
+    ) -> None:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        await refresher.refresh_token("alice")
+        fake.fail(document(fake, token_endpoint="https://login.idp.example/token"), endpoint="discovery")
+        fake.fail(ServerError(404), times=1)
+        results = await asyncio.gather(*(refresher.refresh_token("alice") for _ in range(100)))
+        assert {tokens.refresh_token for tokens in results} == {fake.current_refresh_token("alice")}
+        old = "https://idp.example/token"
+        assert internet.given_refresh_tokens == [old, old, "https://login.idp.example/token"]
+        assert (fake.refreshes("alice"), fake.reuses("alice")) == (2, 0)
 
     @pytest.mark.parametrize(
         "changes",

@@ -193,7 +193,11 @@ class _OwnClient:
     """An `httpx.AsyncClient` that is closed only after the requests under way have ended."""
 
     def __init__(self) -> None:
-        self.client = httpx.AsyncClient(limits=httpx.Limits(max_connections=100, max_keepalive_connections=100))
+        self.client = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
+            # No proxy of the environment's for plain http: it would be sent refresh tokens and secrets in clear text.
+            mounts={"http://": None},
+        )
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()

@@ -1,32 +1,24 @@
-"""What an authorization server says about itself, and the copy of it that all users of a provider share."""
+"""What an authorization server says about itself (RFC 8414, OpenID Connect Discovery)."""
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from copy import copy
+import codecs
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, Self
-from weakref import WeakKeyDictionary
 
 from tokenflight._checks import printable
-from tokenflight._singleflight import Flight, SingleFlight
 from tokenflight._urls import require_secure_url
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,
     ProviderMisconfigured,
     ProviderUnavailable,
-    TokenflightError,
 )
 from tokenflight.providers.replies import Reply, is_busy, json_object, retry_after
-from tokenflight.providers.requests import Request, build_metadata_request
+from tokenflight.providers.requests import metadata_urls
 
-MAX_AGE_SECONDS: Final = 24 * 3600.0
-"""Metadata older than this is loaded again; where that fails, it stays in use."""
-
-COOL_DOWN_SECONDS: Final = 5.0
-"""For this long after a failure, that failure is the answer and nothing is sent."""
+_CHARSET: Final = re.compile(r"charset\s*=\s*\"?(iso-8859-15?|windows-1252)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +68,18 @@ class ServerMetadata:
         extra = {name: value for name, value in members.items() if name not in known}
         return cls(**known, extra=MappingProxyType(extra))
 
-    def endpoint(self, name: str, *, provider: str) -> str:
+    def endpoint(self, name: str, *, provider: str, insecure_hosts: frozenset[str] = frozenset()) -> str:
         """Return the endpoint `name`, such as ``token_endpoint``, fit to be sent a secret.
 
-        Raises `ProviderMisconfigured`, with the code ``insecure_endpoint``, if the server has none or if it is not
-        https (plain http is for loopback addresses).
+        It is https, or plain http at one of the `insecure_hosts`. A server whose issuer is not https may also have
+        it on this machine; the others may not: they would lead from https to plain http.
+
+        Raises `ProviderMisconfigured`, with the code ``insecure_endpoint``, for any other and if the server has none.
         """
         url = getattr(self, name)
+        is_https = self.issuer is not None and self.issuer.lower().startswith("https:")
         try:
-            require_secure_url(name, url)
+            require_secure_url(name, url, insecure_hosts=insecure_hosts, allow_loopback=not is_https)
         except ConfigurationError as exc:
             raise ProviderMisconfigured(
                 f"{provider} names no usable endpoint: {exc}", code="insecure_endpoint", provider=provider
@@ -92,85 +87,67 @@ class ServerMetadata:
         return str(url)
 
 
-class Discovery:
-    """The metadata of `issuer`: one load serves all concurrent callers, and only valid metadata is kept.
-
-    `send` exchanges a request for a reply within a timeout of its own.
-    """
-
-    def __init__(self, issuer: str, send: Callable[[Request], Awaitable[Reply]], *, provider: str) -> None:
-        self._issuer = issuer
-        self._send = send
-        self._provider = provider
-        # A flight belongs to one event loop; a provider may be shared by refreshers on several.
-        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, SingleFlight[ServerMetadata]] = WeakKeyDictionary()
-        self._metadata: ServerMetadata | None = None
-        self._error: TokenflightError | None = None
-        self._checked_at = 0.0
-
-    async def metadata(self) -> ServerMetadata:
-        """Return the metadata, loaded by the first call.
-
-        Raises `ProviderUnavailable`, `ProviderMisconfigured` or `InvalidProviderResponse` as long as none was valid.
-        """
-        age = time.time() - self._checked_at
-        if self._error is not None and 0 <= age < COOL_DOWN_SECONDS:
-            if self._metadata is None:
-                raise copy(self._error)
-            return self._metadata  # an outage of discovery is no outage while a valid copy is at hand
-        if self._metadata is not None and self._error is None and 0 <= age < MAX_AGE_SECONDS:
-            return self._metadata
-        flights = self._flights.setdefault(asyncio.get_running_loop(), SingleFlight())
-        flight = flights.get(self._issuer) or flights.start(self._issuer, self._load)
-        return await flight.result()
-
-    async def _load(self, _: Flight[ServerMetadata]) -> ServerMetadata:
-        try:
-            reply = await self._send(build_metadata_request(self._issuer))
-            self._metadata = parse_metadata_reply(reply, issuer=self._issuer, provider=self._provider)
-            self._error = None
-        except TokenflightError as exc:
-            self._error = exc
-            if self._metadata is None:
-                raise
-        finally:
-            self._checked_at = time.time()
-        return self._metadata
-
-
-def parse_metadata_reply(reply: Reply, *, issuer: str, provider: str) -> ServerMetadata:
-    """Return the metadata in `reply`, if it is that of `issuer` (OpenID Connect Discovery §4.3).
+def parse_metadata_reply(
+    reply: Reply, *, issuer: str, url: str, provider: str, insecure_hosts: frozenset[str] = frozenset()
+) -> ServerMetadata:
+    """Return the metadata in `reply`, which came from `url`, if it is that of `issuer` (RFC 8414 §3.3).
 
     The token endpoint is checked here, not only when it is used: metadata without one is of no use to any renewal,
     and must not replace a copy that has one.
     """
     if is_busy(reply.status):
         raise ProviderUnavailable(
-            f"discovery of {issuer} failed with status {reply.status}; try again later",
+            f"discovery of {issuer} failed with status {reply.status} at {url}; try again later",
             code="discovery_failed",
             provider=provider,
             retry_after=retry_after(reply),
         )
     if reply.status != 200:
         raise ProviderMisconfigured(
-            f"discovery of {issuer} failed with status {reply.status}; check the issuer",
+            f"discovery of {issuer} failed with status {reply.status} at {url}; check the issuer, or pass the address "
+            "of its metadata as metadata_url",
             code="discovery_failed",
             provider=provider,
         )
     try:
-        members = json_object(reply.body)
+        members = json_object(_as_utf8(reply))
     except InvalidProviderResponse as exc:
-        raise InvalidProviderResponse(f"discovery of {issuer}: {exc}", provider=provider) from None
-    if members.get("issuer") != issuer:
+        raise InvalidProviderResponse(f"discovery of {issuer} at {url}: {exc}", provider=provider) from None
+    if (named := members.get("issuer")) != issuer:
         raise ProviderMisconfigured(
-            f"discovery of {issuer} returned the metadata of another issuer, {printable(members.get('issuer'))!r}; "
-            "the two must be the same string",
+            f"discovery of {issuer} found the metadata of another issuer at {url}: {_mend(named, url, insecure_hosts)}",
             code="issuer_mismatch",
             provider=provider,
         )
     metadata = ServerMetadata.from_members(members)
-    metadata.endpoint("token_endpoint", provider=provider)
+    metadata.endpoint("token_endpoint", provider=provider, insecure_hosts=insecure_hosts)
     return metadata
+
+
+def _mend(named: object, url: str, insecure_hosts: frozenset[str]) -> str:
+    """Say what the metadata at `url` calls its issuer, and how to configure that."""
+    try:
+        require_secure_url("the issuer in it", named, insecure_hosts=insecure_hosts)
+    except ConfigurationError as exc:  # such as a server that does not know that a proxy before it speaks https
+        return f"{exc}; correct that at the server"
+    advice = f"the server calls itself {printable(named)!r}; if you mean that server, pass exactly that as issuer"
+    return advice if url in metadata_urls(str(named)) else f"{advice}, and {url!r} as metadata_url"
+
+
+def _as_utf8(reply: Reply) -> bytes:
+    """Return the body in UTF-8 and without a byte order mark, as JSON has to be (RFC 8259 §8.1).
+
+    A ``charset`` counts only for a body that is not UTF-8: servers declare ISO-8859-1 by default, and send UTF-8.
+    """
+    body = reply.body.removeprefix(codecs.BOM_UTF8)
+    declared = _CHARSET.search(reply.headers.get("content-type", ""))
+    if declared is None:
+        return body
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return body.decode(declared[1], "replace").encode()
+    return body
 
 
 def _text(value: object) -> str | None:

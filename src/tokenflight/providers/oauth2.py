@@ -1,7 +1,9 @@
 """A provider known by its token endpoint alone."""
 
+from collections.abc import Iterable
+
 from tokenflight._checks import require_text
-from tokenflight._urls import origin_of, require_secure_url
+from tokenflight._urls import checked_hosts, origin_of, require_secure_url
 from tokenflight.providers._http import HTTPClient
 from tokenflight.providers.base import BaseProvider
 from tokenflight.providers.client_auth import ClientAuthentication
@@ -15,6 +17,8 @@ class OAuth2Provider(BaseProvider):
     """Renews token sets with the refresh-token grant (RFC 6749 §6) at a fixed token endpoint.
 
     `name` is the provider's half of every record's key. `scope` asks for a narrower scope than the one granted.
+    The endpoint must be https; it may be plain http on this machine and at `insecure_hosts`: names or addresses of
+    hosts that are reached through a network that the app trusts with refresh tokens and the client's secret.
     `http_client` is used but never closed; without one, the provider opens its own and `aclose` closes it.
     `timeout` is in seconds, at most 60, for one whole exchange.
     """
@@ -26,16 +30,20 @@ class OAuth2Provider(BaseProvider):
         *,
         name: str,
         scope: str | None = None,
+        insecure_hosts: Iterable[str] = (),
         http_client: HTTPClient | None = None,
         timeout: float = 30.0,
     ) -> None:
-        require_secure_url("token_endpoint", token_endpoint)
+        hosts = checked_hosts("insecure_hosts", insecure_hosts)
+        require_secure_url("token_endpoint", token_endpoint, insecure_hosts=hosts)
         if scope is not None:
             require_text("scope", scope)
         self._token_endpoint = token_endpoint
         self._server = ServerMetadata(token_endpoint=token_endpoint)
         self._scope = scope
-        self._endpoint = TokenEndpoint(client, name=name, http_client=http_client, timeout=timeout)
+        self._endpoint = TokenEndpoint(
+            client, name=name, http_client=http_client, timeout=timeout, insecure_hosts=hosts
+        )
 
     def __repr__(self) -> str:
         return f"<OAuth2Provider {self.name!r} at {self._token_endpoint}>"

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
-from urllib.parse import urlencode
+from typing import Final, Self
+from urllib.parse import urlencode, urlsplit
 
 from tokenflight.providers.grants import Grant
+
+OPENID_METADATA_PATH: Final = "/.well-known/openid-configuration"
+OAUTH_METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,18 @@ def build_token_request(token_endpoint: str, grant: Grant) -> Request:
     )
 
 
-def build_metadata_request(issuer: str) -> Request:
-    """Return the request for the metadata of `issuer` (OpenID Connect Discovery §4.1)."""
-    return Request(
-        url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
-        headers={"Accept": "application/json"},
-    )
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """Return the addresses where the metadata of `issuer` may be, in the order in which to ask.
+
+    First the one of OpenID Connect Discovery §4, then the two that insert their part between host and path: the one
+    of RFC 8414 §3.1, and OpenID's document at RFC 8414's place (§5), which is the first where there is no path.
+    """
+    parts = urlsplit(issuer)
+    host, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    appended = f"{host}{path}{OPENID_METADATA_PATH}"
+    return tuple(dict.fromkeys((appended, f"{host}{OAUTH_METADATA_PATH}{path}", f"{host}{OPENID_METADATA_PATH}{path}")))
+
+
+def build_metadata_request(url: str) -> Request:
+    """Return the request for the metadata at `url` (OpenID Connect Discovery §4.1, RFC 8414 §3.1)."""
+    return Request(url=url, headers={"Accept": "application/json"})

@@ -25,6 +25,7 @@ from tokenflight.stores.codec import decode_key, decode_record
 from tokenflight.tokens import TokenKey, TokenSet
 
 ISSUER: Final = "https://idp.example"
+METADATA_URL: Final = f"{ISSUER}/.well-known/openid-configuration"
 KEY: Final = TokenKey("idp", "alice")
 SENT_AT: Final = 1_800_000_000.0
 
@@ -65,12 +66,12 @@ def run_token_reply(data: bytes) -> None:
 def run_discovery_reply(data: bytes) -> None:
     """`data` as for `run_token_reply`."""
     try:
-        metadata = parse_metadata_reply(_reply(data), issuer=ISSUER, provider="idp")
+        metadata = parse_metadata_reply(_reply(data), issuer=ISSUER, url=METADATA_URL, provider="idp")
     except (ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse) as error:
         _check_discovery_error(error)
     else:
         assert metadata.issuer == ISSUER
-        assert metadata.endpoint("token_endpoint", provider="idp").partition(":")[0].lower() in {"https", "http"}
+        assert metadata.endpoint("token_endpoint", provider="idp").lower().startswith("https://")
         assert all(isinstance(scope, str) for scope in metadata.scopes_supported or ())
         assert all(isinstance(url, str) for url in (metadata.mtls_endpoint_aliases or {}).values())
 
