@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tokenflight.profiles.base import ErrorReply, Profile, Revocation, Verdict
+from tokenflight.profiles.base import ErrorReply, ErrorRule, Profile, Revocation, Verdict
 
 _DAY: Final = 86_400.0
 
@@ -87,6 +87,9 @@ X: Final = Profile(
     client_authentication="client_secret_basic",  # seen: of confidential clients
     offline_scope="offline.access",  # seen
     rotation="always",  # seen
+    error_rules=(  # seen
+        ErrorRule(Verdict.REFUSED, error="invalid_request", words="value passed for the token was invalid"),
+    ),
 )
 
 REDDIT: Final = Profile(

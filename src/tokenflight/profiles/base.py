@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
-from tokenflight._checks import checked_seconds, require_text
+from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight.errors import ConfigurationError
 
 ClientAuthenticationMethod = Literal[
@@ -84,6 +84,8 @@ class ErrorRule:
         for name in ("error", "words"):
             if getattr(self, name) is not None:
                 require_text(name, getattr(self, name))
+        if isinstance(self.status, bool) or not isinstance(self.status, int | None):
+            raise ConfigurationError(f"status must be a number, not a {type(self.status).__name__}")
 
     def matches(self, reply: ErrorReply) -> bool:
         """Whether `reply` is one that this rule is about."""
@@ -254,15 +256,31 @@ _MAPPINGS: Final = (
     "refresh_parameters",
     "authorization_parameters",
 )
-_NEVER_NONE: Final = frozenset(
-    {"name", "client_id_parameter", "refresh_parameter", "scope_separator", "access_token_header", "grace"}
+_TEXTS: Final = frozenset(
+    {"name", "client_id_parameter", "refresh_parameter", "scope_separator", "access_token_header"}
 )
+_NEVER_NONE: Final = _TEXTS | {
+    "grace",
+    "request_format",
+    "refresh_credential",
+    "omitted_refresh_parameters",
+    "tokens_at",
+    "error_rules",
+}
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str, object], None]:
     def check(name: str, value: object) -> None:
         if value not in choices:
             raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {value!r:.40}")
+
+    return check
+
+
+def _all_of(container: type[tuple[object, ...]] | type[frozenset[object]], kind: type) -> Callable[[str, object], None]:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, container) or not all(isinstance(item, kind) for item in value):
+            raise ConfigurationError(f"{name} must be a {container.__name__} of {kind.__name__} only")
 
     return check
 
@@ -300,7 +318,7 @@ def _checked_texts(name: str, texts: object) -> dict[str, str]:
 
 _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     **dict.fromkeys(_ENDPOINTS, _require_template),
-    **dict.fromkeys(_NEVER_NONE | {"offline_scope", "access_token_scheme"}, require_text),
+    **dict.fromkeys(_TEXTS | {"offline_scope", "access_token_scheme"}, require_text),
     **dict.fromkeys(
         ("assumed_lifetime", "earliest_renewal", "grace", "refresh_token_idle_lifetime", "refresh_token_lifetime"),
         _require_seconds,
@@ -310,6 +328,10 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "refresh_format": _one_of(get_args(RequestFormat)),
     "refresh_credential": _one_of(get_args(Credential)),
     "rotation": _one_of(get_args(Rotation)),
+    "omitted_refresh_parameters": _all_of(frozenset, str),
+    "tokens_at": _all_of(tuple, str),
+    "error_rules": _all_of(tuple, ErrorRule),
+    "revocation": lambda name, value: require_kind(name, value, Revocation),
     "read_reply": _require_function,
     "classify": _require_function,
 }

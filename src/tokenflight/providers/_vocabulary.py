@@ -141,7 +141,7 @@ def _verdict_of_clauses(clauses: list[str]) -> Verdict | None:
     if any(_NOT_YET.search(clause) for clause in clauses):
         return Verdict.NOT_YET
     if any(_CLIENT_SECRET.search(clause) for clause in clauses):
-        return None
+        return Verdict.MISCONFIGURED
     for clause in clauses:
         if _is_dead(clause) or _DEAD_USER.search(clause):
             return Verdict.REFUSED
@@ -306,8 +306,8 @@ _DEAD_REFRESH_TOKEN: Final = re.compile(
 )
 _GRANT: Final = r"(?:token|grant|authori[sz]ation|consent|session)"
 _OVER: Final = re.compile(
-    rf"\b{_GRANT}(?: (?!(?:not|never|t)\b)\w+){{0,8}}? (?:expired|revoked|blacklisted)\b"
-    rf"|\b(?:expired|revoked|blacklisted)(?: \w+)? {_GRANT}\b"
+    rf"\b{_GRANT}(?: (?!(?:not|never|t)\b)\w+){{0,8}}? (?:expired|revoked|blacklisted|invalidated)\b"
+    rf"|\b(?:expired|revoked|blacklisted|invalidated)(?: \w+)? {_GRANT}\b"
 )
 _OTHER_TOKEN: Final = re.compile(
     r"\b(?:access|bearer|csrf|api|id|registration|code|assertion|client|certificate|key|secret|licen[cs]e|app"
