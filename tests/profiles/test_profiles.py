@@ -1,19 +1,15 @@
 """A profile states facts that hold together, and says so at once where they do not."""
 
-import ast
 import pickle
-import tokenize
-from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from kit.provider_table import PAGE, bases, render
 from tokenflight import profiles
 from tokenflight.errors import ConfigurationError
 from tokenflight.profiles import ErrorReply, ErrorRule, Profile, Revocation, Verdict
-from tokenflight.profiles import base as base_module
 
 VENDORS: Final = [
     value for value in vars(profiles).values() if isinstance(value, Profile) and value is not profiles.STANDARD
@@ -238,26 +234,21 @@ def test_t6_a_refresh_token_is_sent_again_only_where_the_vendor_bears_it(
 
 
 def test_every_fact_carries_its_basis() -> None:
-    assert [fact for fact, basis in facts() if not basis.startswith(("documented", "seen"))] == []
+    assert bases().keys() == {vendor.name for vendor in VENDORS}
+    without = [
+        f"{name}.{fact}"
+        for name, facts in bases().items()
+        for fact, basis in facts.items()
+        if not basis.startswith(("documented", "seen"))
+    ]
+    assert without == []
+
+
+def test_the_page_about_providers_is_that_of_the_profiles() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(), "run python tests/kit/provider_table.py"
 
 
 def test_every_member_is_needed_by_a_vendor() -> None:
     standard = {item.name: getattr(profiles.STANDARD, item.name) for item in fields(Profile)}
     unused = {name for name, value in standard.items() if all(getattr(vendor, name) == value for vendor in VENDORS)}
     assert unused == set()
-
-
-def facts() -> Iterator[tuple[str, str]]:
-    """Each keyword of each vendor, and the comment in the line where it begins."""
-    for path in Path(str(base_module.__file__)).parent.glob("_[a-z]*.py"):
-        with path.open("rb") as source:
-            comments = {
-                token.start[0]: token.string.removeprefix("#").strip()
-                for token in tokenize.tokenize(source.readline)
-                if token.type == tokenize.COMMENT
-            }
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Profile":
-                for keyword in node.keywords:
-                    if keyword.arg != "name":
-                        yield f"{path.name}:{keyword.lineno} {keyword.arg}", comments.get(keyword.lineno, "")

@@ -73,6 +73,8 @@ def test_v6_a_retry_after_that_makes_no_sense_says_nothing(value: str) -> None:
         ("retry-after-ms", "1500", 1.5),
         ("x-ms-retry-after-ms", "2000", 2),
         ("x-retry-after", "7", 7),
+        ("x-ratelimit-retry-after", "7", 7),
+        ("x-rate-limit-retry-after-seconds", "7", 7),
         ("x-rate-limit-reset", str(int(NOW) + 30), 30),
         ("x-ratelimit-reset", str(int(NOW) + 30), 30),
         ("x-ratelimit-reset", "30", 30),

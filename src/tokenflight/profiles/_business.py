@@ -53,7 +53,7 @@ QUICKBOOKS: Final = Profile(
     token_endpoint="https://oauth.platform.intuit.com/oauth2/v1/tokens/bearer",  # documented
     authorization_endpoint="https://appcenter.intuit.com/connect/oauth2",  # documented
     revocation=Revocation(  # documented
-        endpoint="https://developer.api.intuit.com/v2/oauth2/tokens/revoke", request_format="json", ends="grant"
+        endpoint="https://developer.api.intuit.com/v2/oauth2/tokens/revoke", request_format="json"
     ),
     client_authentication="client_secret_basic",  # documented
     token_request_headers={"x-include-refresh-token-hard-expires-in": "true"},  # documented: else it is not told

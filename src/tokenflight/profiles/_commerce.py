@@ -20,11 +20,11 @@ SHOPIFY: Final = Profile(
 
 EBAY: Final = Profile(
     name="ebay",
-    token_endpoint="https://api.ebay.com/identity/v1/oauth2/token",  # documented
-    authorization_endpoint="https://auth.ebay.com/oauth2/authorize",  # documented
-    client_authentication="client_secret_basic",  # documented
-    rotation="never",  # documented
-    refresh_token_lifetime=47_304_000.0,  # documented
+    token_endpoint="https://api.ebay.com/identity/v1/oauth2/token",  # seen
+    authorization_endpoint="https://auth.ebay.com/oauth2/authorize",  # seen
+    client_authentication="client_secret_basic",  # seen
+    rotation="never",  # seen
+    refresh_token_lifetime=47_304_000.0,  # seen
 )
 
 AMAZON: Final = Profile(
@@ -48,7 +48,7 @@ STRIPE: Final = Profile(
     name="stripe",
     token_endpoint="https://api.stripe.com/v1/oauth/token",  # documented
     authorization_endpoint="https://marketplace.stripe.com/oauth/v2/authorize",  # documented
-    client_authentication="client_secret_basic",  # documented: the secret key is the user name
+    client_authentication="client_secret_basic",  # seen: the secret key is the user name
     assumed_lifetime=3600.0,  # seen: the reply tells none
     rotation="always",  # seen
 )
@@ -63,6 +63,6 @@ PAYPAL: Final = Profile(
 REVOLUT: Final = Profile(
     name="revolut",
     token_endpoint="https://b2b.revolut.com/api/1.0/auth/token",  # seen
-    client_authentication="private_key_jwt",  # documented: iss is the redirect URI's host, aud https://revolut.com
+    client_authentication="private_key_jwt",  # seen: iss is the redirect URI's host, aud https://revolut.com
     rotation="never",  # seen
 )

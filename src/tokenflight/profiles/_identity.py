@@ -53,7 +53,7 @@ AUTH0: Final = Profile(
     authorization_endpoint="https://{domain}/authorize",  # documented
     device_authorization_endpoint="https://{domain}/oauth/device/code",  # documented
     userinfo_endpoint="https://{domain}/userinfo",  # documented
-    revocation=Revocation(endpoint="https://{domain}/oauth/revoke", ends="grant"),  # seen
+    revocation=Revocation(endpoint="https://{domain}/oauth/revoke"),  # seen
     offline_scope="offline_access",  # documented
     rotation="sometimes",  # documented: a setting, as is how long the previous one works
 )

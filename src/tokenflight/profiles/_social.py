@@ -51,18 +51,18 @@ INSTAGRAM: Final = Profile(
 
 THREADS: Final = Profile(
     name="threads",
-    token_endpoint="https://graph.threads.net/oauth/access_token",  # documented
-    refresh_endpoint="https://graph.threads.net/refresh_access_token",  # documented
-    authorization_endpoint="https://threads.net/oauth/authorize",  # documented
-    client_authentication="client_secret_post",  # documented
-    refresh_format="query",  # documented
-    refresh_credential="access_token",  # documented
-    refresh_parameter="access_token",  # documented
-    refresh_parameters={"grant_type": "th_refresh_token"},  # documented
-    omitted_refresh_parameters=frozenset({"client_id", "client_secret"}),  # documented
-    scope_separator=",",  # documented
-    assumed_lifetime=60 * _DAY,  # documented
-    classify=_classify_graph_error,  # documented
+    token_endpoint="https://graph.threads.net/oauth/access_token",  # seen
+    refresh_endpoint="https://graph.threads.net/refresh_access_token",  # seen
+    authorization_endpoint="https://threads.net/oauth/authorize",  # seen
+    client_authentication="client_secret_post",  # seen
+    refresh_format="query",  # seen
+    refresh_credential="access_token",  # seen
+    refresh_parameter="access_token",  # seen
+    refresh_parameters={"grant_type": "th_refresh_token"},  # seen
+    omitted_refresh_parameters=frozenset({"client_id", "client_secret"}),  # seen
+    scope_separator=",",  # seen
+    assumed_lifetime=60 * _DAY,  # seen
+    classify=_classify_graph_error,  # seen
 )
 
 TIKTOK: Final = Profile(
@@ -76,7 +76,6 @@ TIKTOK: Final = Profile(
     client_id_parameter="client_key",  # documented
     scope_separator=",",  # documented
     rotation="sometimes",  # documented
-    refresh_token_lifetime=365 * _DAY,  # documented
 )
 
 X: Final = Profile(

@@ -1,13 +1,13 @@
 """What a profile can say: how one vendor's authorization server departs from the RFCs, as data.
 
-A profile holds facts and no behaviour. Whoever builds requests and reads replies asks it; nothing asks for a vendor's
-name. Where no data can say what a vendor does, a profile carries a small function that lives beside that vendor's
-data: `Profile.read_reply` and `Profile.classify`.
+The code that builds requests and reads replies asks the profile, and never which vendor it is. Where data can't say
+what a vendor does, the profile carries a small function, `Profile.read_reply` or `Profile.classify`, that stands beside
+the vendor's data.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -33,6 +33,36 @@ after which the old one is spent. ``keeps_previous``: a reply holds a new one, a
 Credential = Literal["refresh_token", "access_token"]
 """Which token of a grant is sent."""
 
+_VARIABLE: Final = re.compile(r"\{([a-z_]+)\}")
+_VARIABLE_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_ENDPOINTS: Final = (
+    "issuer",
+    "token_endpoint",
+    "refresh_endpoint",
+    "authorization_endpoint",
+    "device_authorization_endpoint",
+    "introspection_endpoint",
+    "userinfo_endpoint",
+)
+_MAPPINGS: Final = (
+    "token_request_headers",
+    "token_parameters",
+    "login_parameters",
+    "refresh_parameters",
+    "authorization_parameters",
+)
+_TEXTS: Final = frozenset(
+    {"name", "client_id_parameter", "refresh_parameter", "scope_separator", "access_token_header"}
+)
+_NEVER_NONE: Final = _TEXTS | {
+    "grace",
+    "request_format",
+    "refresh_credential",
+    "omitted_refresh_parameters",
+    "tokens_at",
+    "error_rules",
+}
+
 
 class Verdict(Enum):
     """What a reply that holds no tokens means for the caller."""
@@ -40,13 +70,13 @@ class Verdict(Enum):
     REFUSED = "refused"
     """The refresh token is dead: the user must log in again."""
     PASSING = "passing"
-    """The trouble passes: try later."""
+    """The trouble will pass: try later."""
     MISCONFIGURED = "misconfigured"
-    """The client, its settings or the request is wrong: no user can mend it, and waiting does not help."""
+    """The client, its settings or the request is wrong: neither a login nor waiting helps."""
     NOT_YET = "not_yet"
     """It is too early to renew: the present access token still serves."""
     UNKNOWN = "unknown"
-    """The reply says that something failed and not what."""
+    """The reply does not say what failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +96,9 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRule:
-    """Replies with this `status`, this `error` code and these `words`, as far as each is given, mean `verdict`.
+    """A reply with this `status`, this `error` code and these `words` means `verdict`; None leaves a condition out.
 
-    `error` must equal one of the codes, `words` must occur in the sentences; neither minds upper and lower case.
+    `error` must equal one of the codes, and `words` must occur in the sentences, both in any case.
     """
 
     verdict: Verdict
@@ -98,16 +128,16 @@ class ErrorRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """How a vendor is told that a grant is over (RFC 7009, or the vendor's own way).
+    """How to tell a vendor that a grant is over (RFC 7009, or the vendor's own way).
 
-    The token goes into `parameter`, in the `request_format` of a `method` request. `authentication` says who asks: the
-    client, the holder of the access token, or anybody who knows the token. `ends` is what becomes invalid: the one
-    token with what was issued from it, or the whole grant of this user to this app.
+    `parameter` carries the token. `authentication` is what the request proves itself with: the client's credentials,
+    the access token in the ``Authorization`` header, or nothing. `ends` is what becomes invalid: the token together
+    with all that was issued from it, or the whole grant of this user to this app.
     """
 
     endpoint: str
-    method: Literal["POST", "DELETE", "GET"] = "POST"
-    request_format: RequestFormat = "form"
+    method: Literal["POST", "DELETE"] = "POST"
+    request_format: Literal["form", "json"] = "form"
     parameter: str = "token"
     credential: Credential = "refresh_token"
     authentication: Literal["client", "access_token", "none"] = "client"
@@ -116,8 +146,8 @@ class Revocation:
     def __post_init__(self) -> None:
         _require_template("endpoint", self.endpoint)
         require_text("parameter", self.parameter)
-        _one_of(("POST", "DELETE", "GET"))("method", self.method)
-        _one_of(get_args(RequestFormat))("request_format", self.request_format)
+        _one_of(("POST", "DELETE"))("method", self.method)
+        _one_of(("form", "json"))("request_format", self.request_format)
         _one_of(get_args(Credential))("credential", self.credential)
         _one_of(("client", "access_token", "none"))("authentication", self.authentication)
         _one_of(("token", "grant"))("ends", self.ends)
@@ -125,11 +155,11 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """How a vendor departs from RFC 6749 and its companions. Whatever a profile leaves out is as they say.
+    """How a vendor departs from RFC 6749 and its companions. A member that is not set means what they say.
 
-    Make your own with `dataclasses.replace`. Endpoints are URLs or templates with ``{names}`` that `at` fills in;
-    ``{client_id}`` stands for the client's own. All times are in seconds. Raises `ConfigurationError` for a template
-    that is no URL, and for a value that no vendor can mean.
+    Make your own profile with `dataclasses.replace`. Endpoints are URLs, or templates with ``{names}`` that `at` fills
+    in; ``{client_id}`` stands for the client's own id. All times are in seconds. Raises `ConfigurationError` for a
+    template that makes no URL and for a value out of its range.
     """
 
     name: str
@@ -150,13 +180,14 @@ class Profile:
     """The method to choose, None where any registered one will do."""
     client_id_parameter: str = "client_id"
     request_format: Literal["form", "json"] = "form"
-    """Of every token request, a refresh request excepted where `refresh_format` is given."""
+    """Where the parameters of a token request go."""
     token_request_headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     token_parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
     """More parameters of every token request."""
     login_parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
     """More parameters of the request that exchanges an authorization code."""
     refresh_format: RequestFormat | None = None
+    """Where the parameters of a refresh request go, if not where `request_format` says."""
     refresh_credential: Credential = "refresh_token"
     """Which token a renewal sends; a vendor without refresh tokens exchanges the access token itself."""
     refresh_parameter: str = "refresh_token"
@@ -173,7 +204,7 @@ class Profile:
     tokens_at: tuple[str, ...] = ()
     """The path from the top of a reply to the object that holds the tokens."""
     read_reply: Callable[[Mapping[str, object]], Mapping[str, object]] | None = None
-    """Gives the object that holds the tokens, where a path can't say which one it is."""
+    """Returns the object that holds the tokens, if no path leads to it."""
     assumed_lifetime: float | None = None
     """Life of an access token where the reply tells none."""
     earliest_renewal: float | None = None
@@ -183,7 +214,7 @@ class Profile:
     rotation: Rotation | None = None
     """None where the vendor leaves it to the app's or the tenant's settings."""
     grace: float = 0.0
-    """For this long after its use, a refresh token may be sent again and gives a working reply."""
+    """For this long after its use, the vendor accepts a refresh token again and sends a working reply."""
     refresh_token_idle_lifetime: float | None = None
     """A refresh token dies when unused for this long."""
     refresh_token_lifetime: float | None = None
@@ -198,9 +229,9 @@ class Profile:
 
     # Errors
     error_rules: tuple[ErrorRule, ...] = ()
-    """The first that matches decides, before anything that holds for all vendors."""
+    """The first rule that matches decides, before the rules for all vendors."""
     classify: Callable[[ErrorReply], Verdict | None] | None = None
-    """Says what the rules can't; asked after them. None leaves the reply to what holds for all vendors."""
+    """Called if no rule matches. It returns None to leave the reply to the rules for all vendors."""
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -222,10 +253,10 @@ class Profile:
         return frozenset(_VARIABLE.findall(" ".join(urls))) - {"client_id"}
 
     def at(self, **values: str) -> "Profile":
-        """This profile for one tenant, region or shop: each ``{name}`` in its endpoints replaced.
+        """Return this profile for one tenant, region or shop, with each ``{name}`` in its endpoints replaced.
 
-        A value becomes a part of a host or a path, so it is letters, digits, dots, dashes and underscores alone.
-        Raises `ConfigurationError` unless `values` are exactly the `variables`.
+        A value becomes a part of a host or a path, so it may consist of letters, digits, dots, dashes and underscores.
+        Raises `ConfigurationError` for another character, and unless `values` are exactly the `variables`.
         """
         if values.keys() != self.variables:
             expected = ", ".join(sorted(self.variables)) or "nothing"
@@ -242,31 +273,8 @@ class Profile:
         return replace(self, **urls, revocation=revocation)
 
     def may_resend(self, seconds_since_sent: float) -> bool:
-        """Whether a refresh token whose reply was lost may be sent again without losing the grant."""
+        """Whether sending a refresh token again is safe, so many seconds after a request whose reply was lost."""
         return self.rotation in {"never", "keeps_previous"} or seconds_since_sent < self.grace
-
-
-_VARIABLE: Final = re.compile(r"\{([a-z_]+)\}")
-_VARIABLE_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-_ENDPOINTS: Final = tuple(item.name for item in fields(Profile) if item.name == "issuer" or "endpoint" in item.name)
-_MAPPINGS: Final = (
-    "token_request_headers",
-    "token_parameters",
-    "login_parameters",
-    "refresh_parameters",
-    "authorization_parameters",
-)
-_TEXTS: Final = frozenset(
-    {"name", "client_id_parameter", "refresh_parameter", "scope_separator", "access_token_header"}
-)
-_NEVER_NONE: Final = _TEXTS | {
-    "grace",
-    "request_format",
-    "refresh_credential",
-    "omitted_refresh_parameters",
-    "tokens_at",
-    "error_rules",
-}
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str, object], None]:
@@ -286,7 +294,7 @@ def _all_of(container: type[tuple[object, ...]] | type[frozenset[object]], kind:
 
 
 def _require_template(name: str, url: object) -> None:
-    """Raise unless `url` is an absolute URL once its ``{names}`` are filled in. Whoever sends to it checks for TLS."""
+    """Raise unless `url` is an absolute URL once its ``{names}`` are filled in. The sender checks that it is https."""
     require_text(name, url)
     filled = _VARIABLE.sub("x", str(url))
     try:

@@ -1,13 +1,13 @@
 """What a reply without tokens means for the caller: log in again, try later, mend the deployment, or too early.
 
-The order decides, and it is this:
+The first of these that applies decides:
 
-1. the vendor's own rules and function (`Profile.error_rules`, `Profile.classify`), which may know better in all cases;
-2. a status that says that the server is busy or broken: nobody is logged out by a failing server, whatever it says;
-3. a redirect, which is never followed with a refresh token in it;
-4. codes and sentences that mean the same wherever they come from (`_vocabulary`);
-5. signs of a limit or of a guard before the server: ``Retry-After``, a used-up window, a web page with a 403;
-6. what is left: an error that names itself is the deployment's, one that does not is unknown.
+1. The vendor's own rules and function (`Profile.error_rules`, `Profile.classify`): they may overrule everything below.
+2. A status of a busy or failing server: such a server logs no user out, whatever words it adds.
+3. A redirect: the client never follows one with a refresh token in the request.
+4. Codes and sentences that mean the same at every vendor (`_wording`).
+5. Signs of a limit, or of a guard in front of the server: ``Retry-After``, a used-up window, a web page with a 403.
+6. Whatever remains. An error with a name is the deployment's fault; one without a name is unknown.
 """
 
 import logging
@@ -20,10 +20,17 @@ from tokenflight.profiles import STANDARD, ErrorReply, Profile, Verdict
 from tokenflight.providers._decoding import Body
 from tokenflight.providers._pauses import is_used_up, retry_after_seconds
 from tokenflight.providers._redaction import Redactor
-from tokenflight.providers._vocabulary import Wording, collect_wording, is_rate_limit, verdict_of
+from tokenflight.providers._wording import Wording, collect_wording, is_rate_limit, verdict_of
 
 MAX_CLAIMS_LENGTH: Final = 4096
 
+_RETRY_AFTER: Final = "retry-after"
+_OK: Final = 200
+_REDIRECTION: Final = 300
+_CLIENT_ERROR: Final = 400
+_FORBIDDEN: Final = 403
+_SERVER_ERROR: Final = 500
+_UNSPECIFIC_STATUSES: Final = frozenset({400, 422})
 _RATE_LIMITED_STATUSES: Final = frozenset({420, 429, 430})
 _BUSY_STATUSES: Final = frozenset({408, 425}) | _RATE_LIMITED_STATUSES
 _PASSING_STATUSES: Final = frozenset({409, 423})
@@ -34,11 +41,12 @@ _MAX_PLAIN_TEXT_LENGTH: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A reply that refuses tokens. All texts may be shown: bounded, printable, without the secrets of the exchange.
+    """A reply that refuses tokens. Every text is safe to show: short, printable, without a secret of the exchange.
 
-    `code` is stable and finer than the verdict. `error` and `error_description` are the server's own (RFC 6749 §5.2);
-    `detail` is a finer code where it gives one (``suberror``, ``error_subtype``), `claims` what to send along with the
-    next login. `retry_after` is in seconds; with `holds_provider` the trouble is that of all users, not of this one.
+    `code` is stable and finer than the verdict. `error` and `error_description` are the server's own (RFC 6749 §5.2).
+    `detail` is a finer code where the server gives one (``suberror``, ``error_subtype``). `claims` belongs into the
+    next login request (OpenID Connect Core §5.5). `retry_after` is in seconds. `holds_provider` tells that the limit is
+    the client's, so that requests for other users meet it too.
     """
 
     verdict: Verdict
@@ -62,7 +70,8 @@ def classify_failure(
 ) -> Failure:
     """What a reply that holds no tokens means. `headers` have names in lower case; `now` is POSIX time.
 
-    `secrets` are what was sent and what is stored: no text of the result shows them, should the server repeat them.
+    `secrets` are the parameters that were sent and the tokens that are stored. No text of the result shows one of them,
+    even if the server repeats it.
     """
     members = _error_members(body)
     wording = collect_wording(members)
@@ -97,7 +106,7 @@ def classify_failure(
 
 
 def says_error(members: Mapping[str, object]) -> bool:
-    """Whether an object says of itself that something failed, as some servers do with status 200."""
+    """Whether an object reports a failure, which some servers do with status 200."""
     error = members.get("error")
     if isinstance(error, str):
         return error.strip().lower() not in {"", "0", "none", "null", "false", "ok", "success"}
@@ -105,21 +114,12 @@ def says_error(members: Mapping[str, object]) -> bool:
 
 
 def leaves_no_doubt(failure: Failure) -> bool:
-    """Whether the words of a reply that does not call itself an error say all the same that it is one."""
+    """Whether the words of a reply are those of an error, although the reply does not report one."""
     return failure.verdict in {Verdict.REFUSED, Verdict.PASSING, Verdict.NOT_YET}
 
 
-_RETRY_AFTER: Final = "retry-after"
-_OK: Final = 200
-_REDIRECTION: Final = 300
-_CLIENT_ERROR: Final = 400
-_FORBIDDEN: Final = 403
-_SERVER_ERROR: Final = 500
-_UNSPECIFIC_STATUSES: Final = frozenset({400, 422})
-
-
 def _error_members(body: Body) -> Mapping[str, object]:
-    """The object in `body`, or what of one could be found in a body that is none."""
+    """The object in `body`; for a body that is no object, one made of the members or the sentence in it."""
     if isinstance(body.value, dict):
         return body.members
     if body.strays:
@@ -131,7 +131,7 @@ def _error_members(body: Body) -> Mapping[str, object]:
 
 
 def _effective_status(status: int, members: Mapping[str, object]) -> int:
-    """`status`, or the one that a reply with status 200 gives inside."""
+    """`status`, or the error status that the body of a success names."""
     if not _OK <= status < _REDIRECTION:
         return status
     error = members.get("error")
@@ -151,7 +151,7 @@ def _verdict_by_vendor(reply: ErrorReply, profile: Profile) -> Verdict | None:
         return None
     try:
         return profile.classify(reply)
-    except Exception as exc:  # noqa: BLE001 - a fault in an app's function must not hide what the server said
+    except Exception as exc:  # noqa: BLE001 - the server's words count, even if an app's function fails
         log(logging.ERROR, "classify of the profile %s failed: %s", profile.name, type(exc).__name__)
         return None
 
@@ -205,7 +205,7 @@ class _Texts:
 
 
 def _claims(value: object, redactor: Redactor) -> str | None:
-    """``claims`` as they are, because a login sends them back; None where they are too long or repeat a secret."""
+    """``claims`` unchanged, because a login sends them back. None if they are too long or repeat a secret."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_CLAIMS_LENGTH or not value.isprintable():
         return None
     return value if redactor.repeats_none(value) else None

@@ -1,9 +1,9 @@
-"""From the bytes of a reply to what they say, as leniently as no two readings of them differ.
+"""From the bytes of a reply to the members in it.
 
-A provider or a gateway before it compresses what was asked for as it is, names the wrong charset, sends a form where
-JSON is due, or stops in the middle. The refresh token in such a reply is all the same the only one that still works,
-so everything here gives what it could read together with what is wrong, instead of failing. Each step takes time in
-proportion to the bytes, and decompressing stops at a bound.
+A provider, or a gateway in front of it, compresses a reply unasked, names the wrong charset, sends a form instead of
+JSON, or stops in the middle. The refresh token in such a reply may be the only one that still works. So nothing here
+raises: each function returns what it could read, together with a flaw that says what is wrong. Each step takes time in
+proportion to the bytes, and decompression stops at a bound.
 """
 
 import codecs
@@ -41,7 +41,7 @@ _TEXT_CHARSET: Final = re.compile(
     r"|shift[-_]?jis|euc[-_](jp|kr)|gb(k|2312|18030)|big5|koi8-[ru]|macintosh",
     re.IGNORECASE,
 )
-"""Charsets of texts. Python knows codecs that are none, and some that take more than linear time."""
+"""Charsets of texts. Python also has codecs that are no charsets, and some that take more than linear time."""
 
 _PLAIN_JSON: Final = re.compile(rb"(\xef\xbb\xbf)?\s*[{\[].*[}\]]\s*", re.DOTALL)
 _GUARD: Final = re.compile(r"\)\]\}'?,?|while\s?\(1\);|for\s?\(;;\);")
@@ -52,7 +52,7 @@ _TELLING_FORM: Final = re.compile(r"(^|&)(access_token|refresh_token|error)=")
 _JSON_TOKEN: Final = re.compile(
     r"\"(?P<string>[^\"\\]*+(?:\\.[^\"\\]*+)*+)(?P<closed>\"?)|(?P<mark>[{}\[\]:,])|[^\s\"{}\[\]:,]++", re.DOTALL
 )
-"""One token of JSON. An open string runs to the end, so that nothing is looked at twice."""
+"""One token of JSON. A string that is not closed extends to the end, so that no character is scanned twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ class StrayMember:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What the bytes of a reply say. `members` is the object that they hold, empty where they hold none.
+    """What the bytes of a reply say. `members` is the object in them, empty if there is none.
 
-    `flaw` says in words what is wrong with them, None where nothing is. `value` is what JSON they are. Where they are
-    none, `strays` are the members found in it, and `text` is the whole, a web page aside.
+    `flaw` says what is wrong with them, as in "the reply …", or is None. `value` is the JSON value in them. For a text
+    that is no JSON, `strays` are the members found in it, and `text` is the text itself unless it is a web page.
     """
 
     members: Mapping[str, object] = field(repr=False)
@@ -82,7 +82,7 @@ class Body:
 
 
 def decode_body(headers: Mapping[str, str], body: bytes, *, max_bytes: int = MAX_DECODED_BYTES) -> Body:
-    """What `body` says. `headers` have names in lower case; of a compressed body at most `max_bytes` are read."""
+    """Read `body`. `headers` have names in lower case; decompression stops after `max_bytes`."""
     data, flaw = decompress(body, headers.get("content-encoding", ""), max_bytes=max_bytes)
     content_type = headers.get("content-type", "").lower()
     text = _text(data, content_type).strip("\x00\ufeff \t\r\n\f")
@@ -187,7 +187,7 @@ def _inflate(data: bytes, window_bits: int, max_bytes: int) -> tuple[bytes, str 
 
 
 def _salvaged(decompressor: "zlib._Decompress", chunk: bytes, max_bytes: int) -> bytes:
-    """What `chunk` holds before the byte that is wrong, which may be no more than the checksum at the end."""
+    """Inflate `chunk` up to the byte that is wrong: often that is in the checksum, after all of the content."""
     inflated = bytearray()
     try:
         for byte in chunk:
@@ -206,7 +206,7 @@ _INFLATERS: Final[Mapping[str, Callable[[bytes, int], tuple[bytes, str | None]]]
 
 
 def _text(data: bytes, content_type: str) -> str:
-    """The text in `data`. Tokens are ASCII, so that a wrong guess between charsets spoils none."""
+    """The text in `data`. Tokens are ASCII, so a wrong guess between charsets spoils none of them."""
     for mark, charset in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(charset, "replace")

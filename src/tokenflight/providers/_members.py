@@ -1,4 +1,4 @@
-"""The members of a token reply by their standard names (RFC 6749 §5.1), whatever a vendor calls and writes them."""
+"""The members of a token reply by their standard names (RFC 6749 §5.1), read from each vendor's names and forms."""
 
 import math
 import re
@@ -32,10 +32,10 @@ _NAMES: Final = {
     "refresh_token_expires_in": ("refreshtokenexpiresin", "xrefreshtokenexpiresin", "refreshexpiresin"),
     "refresh_token_expires_at": ("refreshtokenexpiresat", "refreshtokenexpireson", "refreshexpiresat"),
 }
-"""A standard name, and the folded names that mean it, the first that makes sense to be taken."""
+"""A standard name, and the folded names that mean it. The first one with a usable value counts."""
 _STANDARD_NAMES: Final = {name: standard for standard, names in _NAMES.items() for name in names}
 _PROOF_TYPES: Final = re.compile(r"(?<![a-z0-9])(mac|pop|hok|hmac|ssh-cert)(?![a-z0-9])", re.IGNORECASE)
-"""Token types that can't be used by showing the token alone."""
+"""Token types that need more in a request than the token itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def standard_members(holder: Mapping[str, object], *, is_form: bool = False) -> 
 
 
 def is_token(value: object) -> TypeGuard[str]:
-    """Whether `value` is a token once white space around it is gone: visible ASCII (RFC 6749 Appendix A)."""
+    """Whether `value`, without white space around it, is a token: printable ASCII (RFC 6749 Appendix A)."""
     return isinstance(value, str) and bool(text := value.strip()) and text.isascii() and text.isprintable()
 
 

@@ -1,4 +1,4 @@
-"""For how long a provider asks to be left alone: in a header, in one of many rate-limit headers, or in the body."""
+"""How long a provider asks a client to wait: in ``Retry-After``, in a rate-limit header, or in the body."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Final
 from tokenflight.providers._decoding import folded
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
-"""A provider's wish is honoured up to this."""
+"""A client honours what a provider asks for up to this."""
 
 _EARLIEST_MOMENT: Final = 1e9
 """A larger number of seconds is a moment (after September 2001) and no duration."""
@@ -19,6 +19,7 @@ _NUMBER: Final = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*(ms|s|secs?|seconds?|m
 _SECONDS_IN: Final = {"ms": 0.001, "mi": 60.0}
 _RATE_LIMIT: Final = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,30})", re.ASCII)
 """The reset in a ``RateLimit`` header, in the forms of both of its drafts."""
+_RETRY_AFTER: Final = "retryafter"
 _BODY_NAMES: Final = {
     "retryafter": 1.0,
     "retryafterseconds": 1.0,
@@ -36,8 +37,8 @@ def retry_after_seconds(
 ) -> float | None:
     """How many seconds from `now` (POSIX) the provider asks to wait, capped; None where it says nothing.
 
-    ``Retry-After`` comes first (RFC 9110 §10.2.3). When a window ends (``X-RateLimit-Reset`` and its kin) counts only
-    if this reply `is_rate_limited`: some vendors say so in every reply.
+    ``Retry-After`` comes first (RFC 9110 §10.2.3). The end of a window (``X-RateLimit-Reset`` and similar) counts only
+    if the reply `is_rate_limited`, because some vendors send it with every reply.
     """
     for seconds in _wishes(headers, members, is_rate_limited=is_rate_limited, now=now):
         if seconds is not None:
@@ -57,17 +58,16 @@ def _wishes(
     headers: Mapping[str, str], members: Mapping[str, object], *, is_rate_limited: bool, now: float
 ) -> Iterator[float | None]:
     yield _seconds(headers.get("retry-after"), now)
-    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        milliseconds = _seconds(headers.get(name), now)
-        yield None if milliseconds is None else milliseconds / 1000
-    yield _seconds(headers.get("x-retry-after"), now)
+    for header, value in headers.items():
+        if _RETRY_AFTER in (name := folded(header)) and (seconds := _seconds(value, now)) is not None:
+            yield seconds / 1000 if name.endswith(("ms", "milliseconds")) else seconds
     if is_rate_limited:
         yield min(_resets(headers, now), default=None)
     yield from _wishes_in(members, now)
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
-    """When each window ends. The first end is the one to wait for: a later window may have room."""
+    """The seconds until each window ends. The first end counts: the other windows may have room left."""
     for header, value in headers.items():
         name = folded(header)
         reset: str | None = None

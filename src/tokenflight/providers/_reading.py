@@ -1,11 +1,11 @@
 """A token endpoint's reply: what it says, and whether it will do (RFC 6749 §5).
 
-The two are kept apart because of rotation. A provider that has answered may have spent the refresh token that was
-sent; from then on the one in the reply, however ill the rest of it is, is the only way on. So a reply is read first,
-as leniently as possible, and judged after that, and a verdict of "unusable" still carries the refresh token.
+Rotation is why the two are kept apart. A provider that has answered may have spent the refresh token of the request.
+From then on, only the refresh token in the reply works, whatever is wrong with the rest of the reply. So this module
+reads leniently first and judges second, and the verdict "unusable" still carries the refresh token.
 
-What counts as found is narrower than what counts as readable: the refresh token must be whole, must be the only
-candidate at its depth, and must not stand in a reply that reports an error, where servers echo what they were sent.
+Finding a refresh token is stricter than reading a reply. It must be whole, it must be the only candidate at its depth,
+and the reply must report no error, because servers repeat the parameters of a request in their errors.
 """
 
 import logging
@@ -41,8 +41,7 @@ class Tokens:
 class Unusable:
     """A reply that is no error and will not do. `problem` says why, as in "the reply …".
 
-    `refresh_token` is what to store before the error is raised. With None, whether the one that was sent still works
-    is unknown.
+    Store `refresh_token` before raising the error. If it is None, the refresh token of the request may be spent.
     """
 
     problem: str
@@ -63,11 +62,11 @@ def read_token_reply(
     secrets: Iterable[str] = (),
     max_bytes: int = MAX_DECODED_BYTES,
 ) -> Reading:
-    """What a token endpoint's reply says. Takes time in proportion to `body` and to `max_bytes` inflated.
+    """Read a token endpoint's reply. Takes time in proportion to `body`, and to `max_bytes` of decompressed content.
 
-    `body` is as it came, compressed or not. `now` is the present in POSIX seconds. `secrets` are the parameters that
-    were sent and the tokens that are stored: no text of a `Failure` shows them. With `is_refresh` unset, the reply is
-    that of a login.
+    `body` is the content as it arrived, before decompression. `now` is in POSIX seconds. `secrets` are the parameters
+    of the request and the stored tokens: no text of a `Failure` shows one of them. `is_refresh` is false for the reply
+    to a login.
     """
     headers = {name.lower(): value for name, value in headers.items()}
     content = decode_body(headers, body, max_bytes=max_bytes)
@@ -96,7 +95,7 @@ def _holder(members: Mapping[str, object], profile: Profile) -> Mapping[str, obj
     if profile.read_reply is not None:
         try:
             return profile.read_reply(members)
-        except Exception as exc:  # noqa: BLE001 - a fault in an app's function must not cost the user the grant
+        except Exception as exc:  # noqa: BLE001 - the grant must survive a fault in an app's function
             log(logging.ERROR, "read_reply of the profile %s failed: %s", profile.name, type(exc).__name__)
             return {}
     holder: object = members

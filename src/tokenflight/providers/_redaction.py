@@ -1,9 +1,9 @@
 """A provider's words, made safe to show: short, on one line, printable, and without a secret that they echo.
 
-Servers echo what they were sent: whole, cut short, percent-encoded, in a Basic header, in capitals. A long secret
-that a text shares ten characters with, in any usual encoding, costs the whole text: what is left of a sentence
-about a secret helps nobody, and a half-hidden secret is half shown. A short one (a client secret in a test, a
-numeric id) occurs in words by chance, so it is replaced where it stands alone, and no word is cut to pieces for it.
+Servers echo secrets whole, cut short, percent-encoded, in a Basic header or in capitals. A text that shares ten
+characters with a long secret, in any usual encoding, is dropped as a whole: a half-hidden secret is half shown. A short
+secret (a client secret in a test, a numeric id) occurs in words by chance, so it is replaced only where it stands
+alone, and no word is cut to pieces.
 """
 
 import base64
@@ -22,6 +22,30 @@ _CHECKED_LENGTH: Final = 4096
 """Of a very long secret, so many characters at its start and at its end: an echo has one of them."""
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 _HIDDEN: Final = "***"
+_URL_SAFE: Final = str.maketrans("+/", "-_")
+
+_STANDARD_CODES: Final = frozenset(
+    {
+        "access_denied",
+        "account_selection_required",
+        "consent_required",
+        "interaction_required",
+        "invalid_client",
+        "invalid_dpop_proof",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "invalid_target",
+        "login_required",
+        "server_error",
+        "slow_down",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "use_dpop_nonce",
+    }
+)
+"""RFC 6749 §5.2, OpenID Connect Core §3.1.2.6, RFC 8628, 8707 and 9449: shown whatever a secret is like."""
 
 
 class Redactor:
@@ -111,29 +135,3 @@ def _alone(forms: Iterable[str]) -> re.Pattern[str] | None:
         for form in sorted({form for form in forms if form}, key=len, reverse=True)
     ]
     return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
-
-
-_URL_SAFE: Final = str.maketrans("+/", "-_")
-
-_STANDARD_CODES: Final = frozenset(
-    {
-        "access_denied",
-        "account_selection_required",
-        "consent_required",
-        "interaction_required",
-        "invalid_client",
-        "invalid_dpop_proof",
-        "invalid_grant",
-        "invalid_request",
-        "invalid_scope",
-        "invalid_target",
-        "login_required",
-        "server_error",
-        "slow_down",
-        "temporarily_unavailable",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "use_dpop_nonce",
-    }
-)
-"""RFC 6749 §5.2, OpenID Connect Core §3.1.2.6, RFC 8628, 8707 and 9449: shown whatever a secret is like."""
