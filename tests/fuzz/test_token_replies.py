@@ -196,6 +196,8 @@ HOSTILE: Final[dict[str, tuple[int, dict[str, str], bytes, bytes, bytes]]] = {
     "a form of percent signs": (200, {}, b"access_token=", b"%", b""),
     "a page's comments": (200, {}, b"", b"<!--", b""),
     "a page's dashes": (403, {"content-type": "text/html"}, b"<!--", b"-", b""),
+    "elements": (200, {}, b"", b"<a>x</a>", b""),
+    "open elements": (200, {}, b"", b"<a>", b""),
     "guards": (200, {}, b"", b")]}'", b""),
     "marks": (200, {}, b"", b"\xef\xbb\xbf", b""),
     "NULs": (200, {}, b"", b"\0", b""),

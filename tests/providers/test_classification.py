@@ -103,6 +103,10 @@ DEAD: Final[dict[str, tuple[int, Any]]] = {
     "a JSON string": (400, b'"invalid refresh token"'),
     "a form": (400, b"error=invalid_grant&error_description=Token+revoked"),
     "one code as text": (400, b"invalid_grant"),
+    "XML": (
+        400,
+        b"<?xml version='1.0'?><OAuth><error>invalid_grant</error><error_description>x</error_description></OAuth>",
+    ),
 }
 
 

@@ -78,7 +78,9 @@ def test_v1_what_no_one_can_decompress_leaves_the_outcome_unknown(coding: str, b
 
 
 @pytest.mark.parametrize(
-    "compressed", [gzip.compress(PLAIN)[:-8], gzip.compress(PLAIN)[:-1] + b"x", zlib.compress(PLAIN)[:-2]]
+    "compressed",
+    [gzip.compress(PLAIN)[:-8], gzip.compress(PLAIN)[:-1] + b"x", zlib.compress(PLAIN)[:-2]],
+    ids=["gzip without its checksum", "gzip with a wrong length", "deflate without its checksum"],
 )
 def test_v1_a_compressed_reply_whose_end_is_missing_or_wrong_keeps_its_refresh_token(compressed: bytes) -> None:
     coding = "gzip" if compressed.startswith(b"\x1f\x8b") else "deflate"
@@ -177,6 +179,7 @@ BROKEN: Final = {
     "nested far too deeply": TEXT[:-1] + ',"x":' + "[" * 100_000,
     "an array": f"[{TEXT}]",
     "a callback": f"callback({TEXT})",
+    "XML": "<?xml version='1.0'?><OAuth><access_token>at-1</access_token><refresh_token>rt-1</refresh_token></OAuth>",
 }
 
 
@@ -194,6 +197,7 @@ LOST: Final = {
     "a web page with a token in a script": '<html><script>x = {"refresh_token": "rt-1"}</script>',
     "cut off in the refresh token": '{"access_token":"at-1","refresh_token":"rt-',
     "cut off in an escape": '{"access_token":"at-1","refresh_token":"rt-1\\"',
+    "two refresh tokens in XML": "<a><refresh_token>rt-1</refresh_token><refresh_token>rt-2</refresh_token></a>",
     "two refresh tokens": '{"bot":{"refresh_token":"rt-1"},"user":{"refresh_token":"rt-2"},',
     "the refresh token in a string": '{"x":"\\"refresh_token\\":\\"rt-1\\"",',
     "a number": "7",

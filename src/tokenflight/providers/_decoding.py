@@ -7,6 +7,7 @@ proportion to the bytes, and decompression stops at a bound.
 """
 
 import codecs
+import html
 import json
 import re
 import zlib
@@ -53,6 +54,7 @@ _JSON_TOKEN: Final = re.compile(
     r"\"(?P<string>[^\"\\]*+(?:\\.[^\"\\]*+)*+)(?P<closed>\"?)|(?P<mark>[{}\[\]:,])|[^\s\"{}\[\]:,]++", re.DOTALL
 )
 """One token of JSON. A string that is not closed extends to the end, so that no character is scanned twice."""
+_ELEMENT: Final = re.compile(r"<([\w.-]{1,40})>([^<>]{1,2000})</\1>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def decode_body(headers: Mapping[str, str], body: bytes, *, max_bytes: int = MAX
     try:
         value, fault = _json(text)
     except (ValueError, RecursionError):
-        strays = tuple(_stray_members(text))
+        strays = tuple(_stray_members(text)) or tuple(_elements(text))
         return Body({}, flaw or ("is not valid JSON" if text else "is empty"), strays=strays, text=text)
     if not isinstance(value, dict):
         return Body({}, flaw or "is not a JSON object", value=value)
@@ -281,6 +283,12 @@ def _stray_members(text: str) -> Iterator[StrayMember]:
             name = None
         has_colon = False
         depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark or "", 0)
+
+
+def _elements(text: str) -> Iterator[StrayMember]:
+    """The elements with nothing but text in them, in a text that is XML or looks like it."""
+    for element in _ELEMENT.finditer(text):
+        yield StrayMember(0, element[1], html.unescape(element[2]))
 
 
 def _unescaped(string: str) -> str:
