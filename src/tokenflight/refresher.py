@@ -10,7 +10,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from copy import copy
 from typing import Final, Self
 
@@ -233,7 +233,9 @@ class TokenRefresher:
             is_joined = flight is not None
             if flight is None:
                 flight = self._start_renewal(user_id, remaining)
-            outcome = await flight.result()
+            outcome = await self._wait_for(flight, user_id, remaining)
+            if isinstance(outcome, TokenSet):
+                return outcome
             if remaining == NO_REQUIREMENT:
                 # Take the published entry if it is fresh: a thousand waiters then skip the full check.
                 entry = self._entries.get(user_id)
@@ -243,6 +245,23 @@ class TokenRefresher:
             if unanswered is None:
                 return self._deliver(user_id, outcome, remaining)
             remaining = unanswered
+
+    async def _wait_for(self, flight: Flight[Outcome], user_id: str, requirement: Requirement) -> Outcome | TokenSet:
+        """The outcome of `flight`; or, when the policy's patience is over, a token set that is still really valid."""
+        patience = self._state.policy.patience
+        if patience is None or requirement.min_validity:
+            return await flight.result()
+        entry = self._entries.get(user_id)
+        if entry is not None and self._state.stand_in(user_id, entry.record, requirement) is None:
+            return await flight.result()  # no time limit is needed, and a thousand waiters are spared a timer each
+        # Counted from the flight's start: while it hangs, only its first callers wait at all.
+        left = flight.started + patience - asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                return await flight.result()
+        entry = self._entries.get(user_id)  # the flight has read the store by now, unless that hangs
+        tokens = self._state.stand_in(user_id, None if entry is None else entry.record, requirement)
+        return await flight.result() if tokens is None else tokens
 
     def _unanswered(
         self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool

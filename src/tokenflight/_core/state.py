@@ -16,7 +16,7 @@ from tokenflight.errors import TokenflightError
 from tokenflight.events import Listeners, TokenEvent, announce
 from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter
 from tokenflight.providers.base import BaseProvider
-from tokenflight.stores.base import TokenStore
+from tokenflight.stores.base import StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
 
 
@@ -72,7 +72,11 @@ class RefresherState:
         """The token set to serve although the renewal failed; None where the failure has to be raised."""
         if outcome.error is None or outcome.error.code == "no_tokens":
             return None  # after a logout, not even what the caller holds
-        tokens = outcome.tokens_for(requirement)
+        return self.stand_in(user_id, outcome.record, requirement)
+
+    def stand_in(self, user_id: str, record: StoredTokens | None, requirement: Requirement) -> TokenSet | None:
+        """The token set, in `record` or in the caller's hands, that is still really valid; None if neither is."""
+        tokens = None if record is None else record.tokens_for(requirement.target)
         if tokens is None or self.is_older_than_held(user_id, tokens, requirement):
             tokens = requirement.held
         return None if self.judge(user_id, tokens, requirement) is Freshness.EXPIRED else tokens
