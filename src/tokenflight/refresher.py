@@ -241,7 +241,7 @@ class TokenRefresher:
                 entry = self._entries.get(user_id)
                 if entry is not None and entry.is_fresh(_now()):
                     return entry.tokens
-            unanswered = self._unanswered(remaining, flight, outcome, is_joined=is_joined)
+            unanswered = self._state.unanswered(remaining, flight, outcome, is_joined=is_joined)
             if unanswered is None:
                 return self._deliver(user_id, outcome, remaining)
             remaining = unanswered
@@ -262,18 +262,6 @@ class TokenRefresher:
         entry = self._entries.get(user_id)  # the flight has read the store by now, unless that hangs
         tokens = self._state.stand_in(user_id, None if entry is None else entry.record, requirement)
         return await flight.result() if tokens is None else tokens
-
-    def _unanswered(
-        self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool
-    ) -> Requirement | None:
-        """What the caller has to look for again; None if the `outcome` of `flight` answers it."""
-        if outcome is SUPERSEDED:
-            return requirement.after_login()
-        if flight.outdated:
-            return requirement.after_possible_login()
-        if is_joined and not self._state.answers(flight.key, outcome, requirement):
-            return requirement
-        return None
 
     def _deliver(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet:
         """Return the token set of `outcome`, or one that stands in for it; otherwise raise its error."""
