@@ -181,10 +181,11 @@ class TokenRefresher:
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
 
-        For cron jobs, and for refresh tokens that die when unused. At most `concurrency` users are looked at at once;
-        one user's failure does not stop the others, and where the provider asks for a pause of up to a minute, the
-        sweep waits. Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is
-        closed.
+        For cron jobs, and for refresh tokens that end when unused: one that will end `within` so many seconds, as far
+        as the provider told, is renewed too. At most `concurrency` users are under way at once. One user's failure does
+        not stop the others; where the provider asks for a pause of up to a minute, the sweep waits.
+
+        Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is closed.
         """
         checked_seconds("within", within)
         require_count("concurrency", concurrency)
