@@ -82,9 +82,9 @@ class TokenRefresher:
         """Return a valid token set for `user_id`, renewed first if it has to be.
 
         `min_validity` is how many seconds of life the caller needs; where even a new token lives shorter, the newest
-        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. The one
-        exception is a token that has just replaced a rejected one: an API that rejects even that says nothing about
-        tokens. It is handed out again for half a minute, and for ever longer where this goes on.
+        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. A token
+        that was issued because of a rejection is trusted for half a minute: if it is rejected too, the fault is not
+        the token's. That time doubles with each repetition, up to an hour.
 
         Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
@@ -152,12 +152,10 @@ class TokenRefresher:
         if await records.keeps_refresh_token(key, tokens):
             # The lease first: a flight that holds it may be waiting for the login lock.
             async with records.lease(key, wait=True), self._logging_in_or_out(user_id):
-                record = await records.save_keeping_refresh_token(key, tokens)
+                self._state.keep_login(user_id, await records.save_keeping_refresh_token(key, tokens))
         else:
             async with self._logging_in_or_out(user_id):
-                record = await records.save(key, tokens)
-        self._state.cache.rejections.forgive(user_id, tokens.access_token)
-        self._state.cache.keep(user_id, record, _now())
+                self._state.keep_login(user_id, await records.save(key, tokens))
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
@@ -172,11 +170,13 @@ class TokenRefresher:
         key = self._key(user_id)
         async with self._logging_in_or_out(user_id):
             try:
-                return await self._state.records.delete(key)
+                is_deleted = await self._state.records.delete(key)
+                self._state.pending.drop(user_id)
             finally:
                 # A delete that failed may have happened: the flight must not store a caller's row again.
                 self._state.flights.detach(user_id, SUPERSEDED)
                 self._state.cache.forget(user_id)
+        return is_deleted
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
@@ -308,13 +308,13 @@ class TokenRefresher:
         async with state.records.login_lock(user_id):
             try:
                 yield
-                # It is stored. What failed before, or waits to be stored, belongs to a grant that is over.
-                state.flights.detach(user_id, SUPERSEDED)
-                state.pending.drop(user_id)
-                state.backoff.clear(user_id)
-            finally:  # also if cancelled or failed: it may be stored
+            except BaseException:  # cancelled or failed, it may be stored
                 state.flights.mark_outdated(user_id)
                 state.cache.mark_stale(user_id)
+                raise
+            # It is stored. What failed before belongs to a grant that is over.
+            state.flights.detach(user_id, SUPERSEDED)
+            state.backoff.clear(user_id)
 
     # Small parts.
 
