@@ -1,17 +1,16 @@
 """R4, V4: which token a caller gets at once, and which it waits for."""
 
-import asyncio
 import time
 from dataclasses import replace
 
 import time_machine
 
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import OIDCProvider, StoredTokens, TokenEvent, TokenKey, TokenRefresher, TokenSet, TokenStore
 from tokenflight.testing import FakeProvider
 
 
-async def test_a_fresh_token_is_returned_without_asking_anybody(
+async def test_a_fresh_token_is_returned_without_a_request(
     fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
 ) -> None:
     tokens = login(fake, "alice", life_left=1800)
@@ -23,8 +22,7 @@ async def test_a_fresh_token_is_returned_without_asking_anybody(
 
 async def renewed_by(refresher: TokenRefresher, user_id: str) -> TokenSet:
     """The token set after whatever renewal is under way has ended."""
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await let_others_run()
     return await refresher.get_valid_token(user_id)
 
 
@@ -41,7 +39,7 @@ async def test_an_aging_token_is_returned_at_once_and_renewed_in_the_background(
     assert fake.requests() == 1
 
 
-async def test_an_aging_token_that_is_not_in_memory_is_renewed_in_the_background_too(
+async def test_an_aging_token_that_is_not_cached_is_renewed_in_the_background_too(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
 ) -> None:
     aging = login(fake, "alice", life_left=301)
@@ -143,7 +141,7 @@ async def test_a_token_that_never_expires_and_can_not_be_renewed_is_served(
     assert events == []
 
 
-async def test_a_clock_set_back_does_not_keep_an_old_copy_alive(
+async def test_a_clock_set_back_does_not_keep_an_old_cached_entry_alive(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:

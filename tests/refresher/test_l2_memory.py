@@ -164,7 +164,7 @@ def test_l2_nothing_is_left_of_users_who_come_once(
     assert afterwards < base_line + 1_500, "less than half a block of memory for each of 3,000 users"
 
 
-async def test_the_oldest_copy_gives_way_and_costs_one_read(
+async def test_the_oldest_cached_entry_gives_way_and_costs_one_read(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
     async with TokenRefresher(provider, store, policy=RefreshPolicy(max_cached_users=2)) as refresher:
@@ -175,7 +175,7 @@ async def test_the_oldest_copy_gives_way_and_costs_one_read(
     assert fake.requests() == 0
 
 
-async def test_so_many_users_stay_in_memory_and_the_one_read_longest_ago_gives_way(
+async def test_so_many_entries_stay_cached_and_the_one_read_longest_ago_gives_way(
     fake: FakeProvider, clock: time_machine.Traveller
 ) -> None:
     store = FaultyStore(MemoryTokenStore())

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from kit.minting import Minting, flights_of, renewed_of, stored
-from kit.support import login
+from kit.support import let_others_run, login
 from kit.virtual_time import run_in_virtual_time, seconds
 from tokenflight import (
     BaseProvider,
@@ -36,7 +36,7 @@ async def test_l3_closing_waits_until_flights_have_ended_and_are_stored(
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         await gate.reached()
         closing = asyncio.create_task(refresher.aclose())
-        await asyncio.sleep(0.01)
+        await let_others_run()
         assert not closing.done()
     await closing
     record = await store.load(TokenKey(provider.name, "alice"))
@@ -114,7 +114,7 @@ def test_l3_ctrl_c_in_the_middle_of_a_flight_loses_no_rotated_token(fake: FakePr
     assert asyncio.run(afterwards()) == fake.current_refresh_token("alice")
 
 
-async def test_l3_a_provider_that_can_not_be_closed_leaves_the_store_no_less_closed() -> None:
+async def test_l3_the_store_is_closed_though_closing_the_provider_fails() -> None:
     class Unclosable(Minting, BaseProvider):
         async def aclose(self) -> None:
             raise OSError("from somebody's provider")
@@ -147,7 +147,7 @@ def test_l3_a_store_that_never_answers_again_does_not_keep_closing_from_its_end(
     run_in_virtual_time(clock, main)
 
 
-async def test_l3_closing_stores_what_two_hundred_flights_that_nobody_waits_for_any_more_will_bring(
+async def test_l3_closing_stores_the_results_of_two_hundred_flights_without_waiters(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
     users = [f"user-{number}" for number in range(200)]

@@ -11,7 +11,7 @@ import pytest
 import time_machine
 
 from kit.minting import KEY, Minting, stored
-from kit.support import login, until_told
+from kit.support import let_others_run, login, until_told
 from kit.virtual_time import run_in_virtual_time, seconds
 from tokenflight import (
     ClientSecretBasic,
@@ -135,7 +135,7 @@ class TestUnsaved:
                     await refresher.get_valid_token("alice")
                 except ReauthenticationRequired:
                     break
-                await asyncio.sleep(0.01)
+                await let_others_run()
         assert await store.load(TokenKey(provider.name, "alice")) is None
 
 
@@ -150,7 +150,7 @@ async def test_p1_closing_names_also_the_users_whose_flights_end_while_it_waits(
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         await gate.reached()
         closing = asyncio.create_task(refresher.aclose())
-        await asyncio.sleep(0.01)
+        await let_others_run()
     with pytest.raises(StoreUnavailable, match="'alice'"):
         await closing
     await caller
@@ -167,7 +167,7 @@ async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fail
     with store.hold("replace") as gate:
         await gate.reached()
         closing = asyncio.create_task(refresher.aclose())
-        await asyncio.sleep(0.01)
+        await let_others_run()
     await closing
     assert store.calls("replace") == 3
     record = await store.load(KEY)
@@ -242,7 +242,7 @@ async def test_p1_a_logging_set_up_that_raises_costs_no_rotated_token(
     assert record.tokens == renewed
 
 
-async def test_p1_nobody_else_gets_the_lease_while_the_store_holds_a_spent_refresh_token(
+async def test_p1_no_other_process_gets_the_lease_while_the_store_holds_a_spent_refresh_token(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with (
@@ -260,7 +260,7 @@ async def test_p1_nobody_else_gets_the_lease_while_the_store_holds_a_spent_refre
 
 
 @pytest.mark.parametrize("asks", ["here", "there", "a new process"])
-async def test_p7_a_directory_that_is_gone_for_a_while_is_no_logout_though_others_are_renewed_meanwhile(
+async def test_p7_a_directory_that_is_gone_for_a_while_is_no_logout_though_other_users_are_renewed(
     fake: FakeProvider, provider: OIDCProvider, events: list[TokenEvent], tmp_path: Path, asks: str
 ) -> None:
     directory, aside = tmp_path / "tokens", tmp_path / "moved"

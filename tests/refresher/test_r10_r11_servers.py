@@ -208,7 +208,7 @@ class TestDiscovery:
         assert internet.given_refresh_tokens == ["https://idp.example/token"]
 
     @pytest.mark.parametrize("fault", [ServerError(404), ServerError(503), RateLimited(60), HTMLReply()], ids=repr)
-    async def test_r10_a_document_that_disappears_is_missed_by_nobody(
+    async def test_r10_renewals_go_on_though_the_document_disappears(
         self, fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller, fault: Fault
     ) -> None:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))

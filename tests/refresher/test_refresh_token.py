@@ -40,7 +40,7 @@ async def test_refresh_token_renews_though_the_record_was_rewritten_with_the_sam
     assert fake.requests() == 1
 
 
-async def test_a_forced_renewal_keeps_nobody_waiting_whose_token_will_do(
+async def test_a_caller_whose_token_will_do_does_not_wait_for_a_forced_renewal(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
     tokens = login(fake, "alice", life_left=1000)

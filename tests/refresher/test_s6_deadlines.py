@@ -152,7 +152,7 @@ async def test_s6_a_provider_that_answers_after_its_deadline_loses_no_rotated_to
     assert stored.refresh_token == "rotated"
 
 
-async def test_s6_a_flight_that_never_gets_a_slot_ends_too_and_says_that_nothing_was_sent(
+async def test_s6_a_flight_that_never_gets_a_place_ends_too_and_says_that_nothing_was_sent(
     fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
 ) -> None:
     policy = RefreshPolicy(max_concurrent_renewals=1)
@@ -214,7 +214,7 @@ async def test_a_store_that_hangs_delays_a_user_with_a_valid_token_once_and_not_
     tokens = login(fake, "alice")
     async with TokenRefresher(provider, store, _limits=Limits(store_timeout=0.05)) as refresher:
         await refresher.save_tokens("alice", tokens)
-        refresher._state.cache.keep("alice", StoredTokens(tokens, Version("1")), time.time() - 61)  # no longer trusted
+        refresher._state.cache.keep("alice", StoredTokens(tokens, Version("1")), time.time() - 61)  # no longer current
         store.hang("load")
         for _ in range(20):
             assert await refresher.get_valid_token("alice") == tokens

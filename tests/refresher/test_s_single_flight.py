@@ -35,7 +35,7 @@ async def test_s1_a_hundred_callers_on_an_expired_token_make_one_request(
     assert len({tokens.access_token for tokens in results}) == 1
 
 
-async def test_s1_callers_that_find_nothing_in_memory_read_the_store_once(
+async def test_s1_callers_that_find_nothing_in_the_cache_read_the_store_once(
     fake: FakeProvider, provider: OIDCProvider
 ) -> None:
     store = FaultyStore(MemoryTokenStore())
@@ -62,7 +62,7 @@ async def test_s2_refreshers_made_per_request_still_make_one_request(
     assert len({tokens.access_token for tokens in results}) == 1
 
 
-async def test_s3_cancelling_the_first_of_a_hundred_waiters_mid_request_is_noticed_by_nobody(
+async def test_s3_cancelling_the_first_of_a_hundred_waiters_mid_request_affects_no_other(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -158,7 +158,7 @@ async def test_s8_a_caller_just_after_the_flight_reuses_its_result(
     assert len({tokens.access_token for tokens in results}) == 1
 
 
-async def test_s8_a_refresher_with_an_old_copy_reads_again_before_it_renews(
+async def test_s8_a_refresher_with_an_old_cached_entry_reads_again_before_it_renews(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
@@ -260,7 +260,7 @@ async def test_a_waiter_may_be_cancelled_at_any_step_of_the_flight(
 
 
 @pytest.mark.parametrize("comes", ["login", "logout"])
-async def test_s8_a_provider_that_asks_for_what_it_renews_is_told_so_though_its_flight_is_void(comes: str) -> None:
+async def test_s8_a_provider_that_asks_for_what_it_renews_is_told_so_though_its_flight_is_detached(comes: str) -> None:
     class CallingBack:
         name = "idp"
 

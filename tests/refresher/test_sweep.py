@@ -103,7 +103,7 @@ async def test_a_sweep_looks_at_so_many_users_at_once_and_reads_each_record_once
     assert reads.most_under_way == 5
 
 
-async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
+async def test_a_sweep_leaves_other_providers_users_alone_and_caches_nothing(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     await store.save(TokenKey("another", "alice"), StoredTokens(TokenSet("access", expires_at=1.0)))
@@ -115,7 +115,7 @@ async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
     assert store.calls("load") == 2
 
 
-async def test_who_stops_listening_ends_the_sweep_but_no_renewal_under_way(
+async def test_a_caller_that_stops_listening_ends_the_sweep_but_no_renewal_under_way(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
@@ -185,7 +185,7 @@ async def test_a_sweep_of_a_closed_refresher_is_an_error_and_not_one_a_user(
         await outcomes_of(refresher.sweep())
 
 
-async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
+async def test_a_cached_entry_that_is_current_is_not_read_again(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store, policy=RefreshPolicy(cache_ttl=60)) as refresher:
@@ -198,7 +198,7 @@ async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
 
 
 @pytest.mark.parametrize("life_left", [-1, 3000])
-async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no_more(
+async def test_a_sweep_ends_and_reads_no_more_when_its_refresher_is_closed(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, life_left: float
 ) -> None:
     for number in range(50):

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from kit.minting import KEY, Minting
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     MemoryTokenStore,
     OIDCProvider,
@@ -58,7 +58,7 @@ async def test_t3_a_refusal_that_a_sibling_met_while_this_one_waited_is_not_aske
             callers = [asyncio.create_task(here.get_valid_token("alice"))]
             await gate.reached()
             callers.append(asyncio.create_task(there.get_valid_token("alice")))
-            await asyncio.sleep(0.01)
+            await let_others_run()
         errors = await asyncio.gather(*callers, return_exceptions=True)
     assert [type(error) for error in errors] == [ReauthenticationRequired] * 2
     assert fake.requests() == 1

@@ -54,7 +54,7 @@ async def test_t5_retry_after_is_honoured_for_the_whole_provider(
         ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
     ],
 )
-async def test_t5_retry_after_pauses_the_whole_provider_and_nobody_waits_for_its_end(
+async def test_t5_retry_after_pauses_the_whole_provider_and_no_caller_waits_for_its_end(
     fake: FakeProvider,
     refresher: TokenRefresher,
     clock: time_machine.Traveller,
@@ -153,7 +153,7 @@ async def test_t5_a_success_makes_the_next_pause_a_short_one_again(
 
 
 @pytest.mark.parametrize("fault", [ServerError(), RateLimited(3600)], ids=repr)
-async def test_t5_a_clock_set_back_during_a_pause_keeps_nobody_out(
+async def test_t5_a_clock_set_back_during_a_pause_keeps_no_user_out(
     fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller, fault: ServerError
 ) -> None:
     for user_id in ("alice", "bob"):
@@ -178,7 +178,7 @@ async def test_t5_a_pause_made_while_the_clock_was_a_year_ahead_ends_when_it_is_
     assert (await refresher.get_valid_token("alice")).access_token
 
 
-async def test_t5_a_pause_of_the_provider_keeps_nobody_from_a_fresh_token_in_the_store(
+async def test_t5_a_pause_of_the_provider_keeps_no_user_from_a_fresh_token_in_the_store(
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     fresh = login(fake, "bob")
@@ -207,7 +207,7 @@ async def test_t5_a_pause_of_the_provider_does_not_hide_that_a_user_has_to_log_i
     assert fake.requests() == 1
 
 
-async def test_t5_during_a_pause_a_caller_with_a_need_gets_what_a_sibling_has_renewed(
+async def test_t5_during_a_pause_a_caller_with_a_requirement_gets_what_a_sibling_has_renewed(
     fake: FakeProvider,
     provider: OIDCProvider,
     refresher: TokenRefresher,

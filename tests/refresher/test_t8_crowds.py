@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from kit.minting import Minting, flights_of, renewed_of, stored
-from kit.support import login
+from kit.support import let_others_run, login
 from kit.virtual_time import run_in_virtual_time, seconds
 from tokenflight import (
     MemoryTokenStore,
@@ -63,7 +63,7 @@ def test_t8_two_thousand_due_users_are_renewed_a_few_at_a_time(
     assert (provider.requests, provider.most_at_once) == (2_000, slots)
 
 
-async def test_t8_waiting_for_a_lease_held_elsewhere_keeps_no_slot_from_other_users(
+async def test_t8_waiting_for_a_lease_held_elsewhere_keeps_no_place_from_other_users(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
     policy = RefreshPolicy(max_concurrent_renewals=1)
@@ -72,7 +72,7 @@ async def test_t8_waiting_for_a_lease_held_elsewhere_keeps_no_slot_from_other_us
             await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
         async with store.lease(TokenKey(provider.name, "alice"), timeout=0):
             waiting = asyncio.create_task(refresher.get_valid_token("alice"))
-            await asyncio.sleep(0.01)
+            await let_others_run()
             async with asyncio.timeout(5):
                 assert (await refresher.get_valid_token("bob")).access_token
             assert not waiting.done()
@@ -91,7 +91,7 @@ async def test_t8_those_who_waited_for_leases_held_elsewhere_are_renewed_a_few_a
         for lease in held:
             await lease.__aenter__()
         callers = [asyncio.create_task(refresher.get_valid_token(user_id)) for user_id in users]
-        await asyncio.sleep(0.01)
+        await let_others_run()
         for lease in held:
             await lease.__aexit__(None, None, None)
         await asyncio.gather(*callers)
@@ -120,12 +120,12 @@ async def test_t8_cold_users_wait_for_their_reads_here_and_not_in_the_stores_que
     assert store.most_under_way == 64
 
 
-async def test_t8_a_token_that_is_not_aging_for_its_user_is_not_renewed_for_who_needs_some_life(
+async def test_t8_a_token_that_is_not_aging_for_its_user_is_not_renewed_for_a_caller_that_needs_some_life(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
     window = 300 * user_jitter("alice")
     tokens = login(fake, "alice", life_left=300 + (window + 300) / 2)
     await refresher.save_tokens("alice", tokens)
     assert await refresher.get_valid_token("alice", min_validity=1) == tokens
-    await asyncio.sleep(0.05)
+    await let_others_run()
     assert fake.requests() == 0

@@ -98,7 +98,7 @@ async def test_t4_a_forced_renewal_says_that_it_failed_though_the_token_is_valid
         await refresher.refresh_token("alice")
 
 
-async def test_t4_a_cancellation_inside_somebodys_provider_is_a_failure_like_any_other() -> None:
+async def test_t4_a_cancellation_inside_a_custom_provider_is_a_failure_like_any_other() -> None:
     class Cancelling:
         name = "idp"
         asked = 0
@@ -119,7 +119,7 @@ async def test_t4_a_cancellation_inside_somebodys_provider_is_a_failure_like_any
     assert provider.asked == 1
 
 
-async def test_t6_a_flight_that_waits_for_one_that_is_void_and_fails_does_not_ask_right_after_it(
+async def test_t6_a_flight_that_waits_for_an_outdated_one_that_fails_does_not_ask_right_after_it(
     fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     store.fail("delete")
@@ -135,7 +135,7 @@ async def test_t6_a_flight_that_waits_for_one_that_is_void_and_fails_does_not_as
     assert fake.requests() == 1
 
 
-async def test_an_exception_of_somebody_elses_provider_reaches_every_waiter_inside_the_error_tree() -> None:
+async def test_an_exception_of_a_custom_provider_reaches_every_waiter_inside_the_error_tree() -> None:
     class Broken:
         name = "broken"
 

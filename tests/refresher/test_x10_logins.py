@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     OIDCProvider,
     ProviderUnavailable,
@@ -83,7 +83,7 @@ async def test_x10_a_login_during_a_cold_read_is_what_the_waiters_get(
     assert await caller == latest
 
 
-async def test_x10_a_cold_read_that_a_login_made_void_does_not_put_its_older_tokens_back(
+async def test_x10_a_cold_read_superseded_by_a_login_does_not_put_its_older_tokens_back(
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
@@ -92,12 +92,12 @@ async def test_x10_a_cold_read_that_a_login_made_void_does_not_put_its_older_tok
         await gate.reached()
         latest = login(fake, "alice")
         await refresher.save_tokens("alice", latest)
-    await asyncio.sleep(0.01)
+    await let_others_run()
     assert await caller == await refresher.get_valid_token("alice") == latest
     assert store.calls("load") == 1
 
 
-async def test_x10_a_login_that_seemed_to_fail_during_a_cold_read_is_found_by_who_comes_next(
+async def test_x10_a_login_that_seemed_to_fail_during_a_cold_read_is_found_by_the_next_caller(
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice")))
@@ -111,7 +111,7 @@ async def test_x10_a_login_that_seemed_to_fail_during_a_cold_read_is_found_by_wh
     assert await caller == await refresher.get_valid_token("alice") == latest
 
 
-async def test_x10_a_forced_renewal_that_a_login_overtakes_gets_the_login_and_renews_it_not(
+async def test_x10_a_forced_renewal_superseded_by_a_login_gets_the_login_and_does_not_renew_it(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice"))
@@ -124,7 +124,7 @@ async def test_x10_a_forced_renewal_that_a_login_overtakes_gets_the_login_and_re
     assert fake.requests() == 1
 
 
-async def test_a_forced_renewal_that_a_failed_login_overtakes_is_made_once(
+async def test_a_forced_renewal_outdated_by_a_failed_login_is_made_once(
     fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice"))
@@ -176,7 +176,7 @@ async def test_a_login_that_could_not_be_stored_leaves_the_caller_its_own_tokens
 
 
 class TestALoginBeforeTheFlightReads:
-    """The login overtakes the flight before it reads; that login's record is due too."""
+    """A login supersedes the flight before it reads, and the token set of that login is due too."""
 
     @pytest.fixture
     def lease(self, store: FaultyStore) -> Iterator[Gate]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     Lease,
     LeaseTimeout,
@@ -131,12 +131,12 @@ async def test_x3_a_lease_that_lapses_while_its_flight_waits_for_its_turn_is_tak
             await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
         async with MemoryTokenStore.lease(store, TokenKey(provider.name, "alice"), timeout=0):
             alice = asyncio.create_task(refresher.get_valid_token("alice"))
-            await asyncio.sleep(0.01)
+            await let_others_run()
             with fake.hold(user_id="bob") as gate:
                 bob = asyncio.create_task(refresher.get_valid_token("bob"))
                 await gate.reached()
                 await let_go(store, provider)
-                await asyncio.sleep(0.01)
+                await let_others_run()
                 assert store.given == 1
                 store.lapsed = True
         await asyncio.gather(alice, bob)
@@ -151,7 +151,7 @@ async def let_go(store: MemoryTokenStore, provider: OIDCProvider) -> None:
     store._call_next(queue)
 
 
-async def test_x5_a_wait_for_the_lease_that_is_too_long_ends_with_what_a_sibling_stored_meanwhile(
+async def test_x5_a_wait_for_the_lease_that_is_too_long_ends_with_what_a_sibling_stored(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
     key = TokenKey(provider.name, "alice")
@@ -178,7 +178,7 @@ async def test_x5_a_wait_for_the_lease_that_brings_nothing_is_a_transient_error(
     assert fake.requests() == 1
 
 
-async def test_a_flight_that_is_void_when_it_gets_the_lease_asks_nobody(
+async def test_a_flight_detached_before_it_gets_the_lease_sends_nothing(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:

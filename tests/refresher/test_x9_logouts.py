@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import time_machine
 
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     OIDCProvider,
     ReauthenticationRequired,
@@ -92,7 +92,7 @@ async def test_x9_a_row_that_joined_a_flight_which_met_a_logout_elsewhere_does_n
         first = asyncio.create_task(refresher.get_valid_token("alice"))
         await gate.reached()
         second = asyncio.create_task(refresher.ensure_valid_token("alice", row))
-        await asyncio.sleep(0.01)
+        await let_others_run()
         await store.delete(TokenKey(provider.name, "alice"))
     for caller in (first, second):
         with pytest.raises(ReauthenticationRequired):
@@ -107,7 +107,7 @@ async def test_x9_a_login_whose_reply_comes_after_a_logout_does_not_bring_the_us
         saving = asyncio.create_task(refresher.save_tokens("alice", login(fake, "alice")))
         await gate.reached()
         leaving = asyncio.create_task(refresher.delete_tokens("alice"))
-        await asyncio.sleep(0.01)
+        await let_others_run()
     await asyncio.gather(saving, leaving)
     assert await refresher.load_tokens("alice") is None
     with pytest.raises(ReauthenticationRequired):

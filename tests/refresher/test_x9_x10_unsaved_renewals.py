@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from kit.minting import KEY, Minting, stored
-from kit.support import NOW, login, until_told
+from kit.support import NOW, let_others_run, login, until_told
 from tokenflight import (
     MemoryTokenStore,
     OIDCProvider,
@@ -58,13 +58,13 @@ async def test_x9_x10_the_retry_of_a_first_record_undoes_neither_logout_nor_logi
             last_word = asyncio.create_task(
                 refresher.save_tokens("alice", latest) if logs_in else refresher.delete_tokens("alice")
             )
-            await asyncio.sleep(0.01)
+            await let_others_run()
         await last_word
         assert await refresher.load_tokens("alice") == (latest if logs_in else None)
 
 
 @pytest.mark.parametrize("what", ["x9 logout", "x10 login"])
-async def test_x9_x10_a_row_that_is_being_stored_wins_over_no_login_and_no_logout(
+async def test_x9_x10_a_row_that_is_being_stored_loses_to_a_login_and_to_a_logout(
     fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore, what: str
 ) -> None:
     with store.hold("replace", times=1) as gate:
@@ -74,7 +74,7 @@ async def test_x9_x10_a_row_that_is_being_stored_wins_over_no_login_and_no_logou
         leaving = asyncio.create_task(
             refresher.save_tokens("alice", latest) if what == "x10 login" else refresher.delete_tokens("alice")
         )
-        await asyncio.sleep(0.01)
+        await let_others_run()
     await asyncio.wait([caller, leaving])
     assert await refresher.load_tokens("alice") == (latest if what == "x10 login" else None)
     assert fake.reuses() == 0
@@ -136,7 +136,7 @@ async def test_x9_a_first_record_whose_retry_comes_during_a_logout_does_not_brin
             store.recover()
             await asyncio.sleep(0.2)  # the retry waits for the logout by now
         await logout
-        await asyncio.sleep(0.05)
+        await let_others_run()
         assert await store.load(KEY) is None
 
 
@@ -173,7 +173,7 @@ def full_store() -> FaultyStore:
     return store
 
 
-async def test_l3_closing_waits_for_the_lease_of_a_renewal_that_a_logout_made_void(
+async def test_l3_closing_waits_for_the_lease_of_a_renewal_superseded_by_a_logout(
     clock: time_machine.Traveller,
 ) -> None:
     store = full_store()

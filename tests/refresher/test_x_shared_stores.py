@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from kit.minting import KEY, Minting, stored
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     Lease,
     MemoryTokenStore,
@@ -41,13 +41,13 @@ async def test_two_refreshers_renew_once_and_the_second_adopts(
             ours = asyncio.create_task(here.get_valid_token("alice"))
             await gate.reached()
             theirs = asyncio.create_task(there.get_valid_token("alice"))
-            await asyncio.sleep(0.01)
+            await let_others_run()
         assert await ours == await theirs
     assert fake.requests() == 1
     assert [type(event) for event in told] == [TokenAdopted]
 
 
-async def test_a_renewal_elsewhere_is_seen_when_the_copy_in_memory_is_too_old(
+async def test_a_renewal_elsewhere_is_seen_when_the_cached_entry_is_too_old(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
@@ -61,7 +61,7 @@ async def test_a_renewal_elsewhere_is_seen_when_the_copy_in_memory_is_too_old(
         assert await there.get_valid_token("alice") == renewed
 
 
-async def test_a_logout_elsewhere_is_seen_when_the_copy_in_memory_is_too_old(
+async def test_a_logout_elsewhere_is_seen_when_the_cached_entry_is_too_old(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
@@ -74,7 +74,7 @@ async def test_a_logout_elsewhere_is_seen_when_the_copy_in_memory_is_too_old(
         assert caught.value.reason == "no_tokens"
 
 
-async def test_with_no_cache_ttl_the_copy_is_trusted_until_it_is_due(
+async def test_with_no_cache_ttl_the_cached_entry_is_current_until_it_is_due(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
 ) -> None:
     async with (
@@ -89,7 +89,7 @@ async def test_with_no_cache_ttl_the_copy_is_trusted_until_it_is_due(
         assert await there.get_valid_token("alice") == tokens
 
 
-async def test_a_login_elsewhere_ends_what_can_not_be_renewed_though_the_copy_is_trusted(
+async def test_a_login_elsewhere_is_found_where_the_cached_token_can_not_be_renewed(
     fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, store: TokenStore
 ) -> None:
     await refresher.save_tokens("alice", TokenSet("access", expires_at=1.0))
@@ -98,7 +98,7 @@ async def test_a_login_elsewhere_ends_what_can_not_be_renewed_though_the_copy_is
     assert await refresher.get_valid_token("alice") == elsewhere
 
 
-async def test_what_was_written_again_under_another_key_is_no_news(
+async def test_a_record_rewritten_under_another_encryption_key_causes_no_renewal(
     fake: FakeProvider, refresher: TokenRefresher, provider: OIDCProvider, store: TokenStore
 ) -> None:
     fake.lifetime = None
@@ -116,7 +116,7 @@ async def renewed_by(refresher: TokenRefresher, user_id: str) -> TokenSet:
     return await refresher.get_valid_token(user_id)
 
 
-async def test_an_aging_token_that_a_sibling_has_renewed_meanwhile_is_not_renewed_once_more(
+async def test_an_aging_token_that_a_sibling_has_renewed_is_not_renewed_once_more(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore, clock: time_machine.Traveller
 ) -> None:
     await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=301)))
@@ -156,7 +156,7 @@ async def test_a_renewal_in_the_background_adopts_what_a_sibling_renewed_right_a
     store.renewed = renewed
     async with TokenRefresher(provider, store, policy=RefreshPolicy(cache_ttl=0)) as refresher:
         assert await refresher.get_valid_token("alice") == aging
-        await asyncio.sleep(0.05)
+        await let_others_run()
         assert await refresher.get_valid_token("alice") == renewed
     assert fake.requests() == 0
 
@@ -172,7 +172,7 @@ async def test_a_sweep_adopts_what_a_sibling_renewed_right_after_it_had_read(
     assert fake.requests() == 0
 
 
-async def test_refresh_token_renews_also_where_a_sibling_renewed_since_the_copy_was_made(
+async def test_refresh_token_renews_also_where_a_sibling_renewed_since_the_entry_was_cached(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
@@ -195,7 +195,7 @@ async def test_x8_of_two_forced_renewals_at_the_same_moment_one_renews_and_one_a
             ours = asyncio.create_task(here.refresh_token("alice"))
             await gate.reached()
             theirs = asyncio.create_task(there.refresh_token("alice"))
-            await asyncio.sleep(0.01)
+            await let_others_run()
         assert await ours == await theirs
     assert fake.requests() == 1
 
@@ -211,7 +211,7 @@ async def test_r3_a_renewal_elsewhere_without_known_expiry_is_adopted(
             ours = asyncio.create_task(here.get_valid_token("alice"))
             await gate.reached()
             theirs = asyncio.create_task(there.get_valid_token("alice"))
-            await asyncio.sleep(0.05)
+            await let_others_run()
         assert await ours == await theirs
     assert fake.requests() == 1
 
@@ -256,7 +256,7 @@ class Unguarded(MemoryTokenStore):
         yield Lease()
 
 
-async def test_x6_a_record_marked_as_refused_meanwhile_takes_the_successor_all_the_same(
+async def test_x6_a_record_that_another_process_marked_as_refused_still_takes_the_successor(
     events: list[TokenEvent], clock: time_machine.Traveller
 ) -> None:
     class SecondRefused(Minting):

@@ -28,7 +28,7 @@ USER: Final = "alice"
 KEY: Final = TokenKey(StrictProvider.name, USER)
 
 LATER_SECONDS: Final = 200.0
-"""After that, flights and cool-downs are over, copies in memory are not trusted, and what was unsaved is saved."""
+"""After that, flights and cool-downs are over, no cached entry is current, and what was unsaved is saved."""
 
 LONGEST_WAIT_SECONDS: Final = 300.0
 """More than a flight may take, with all its deadlines."""
@@ -125,7 +125,7 @@ class World:
     async def begin(
         self, life_left: float, *, refreshers: int | None = None, trust: float | None = 60, stored: bool = True
     ) -> TokenSet:
-        """Log the user in, and wait until `life_left` seconds are left. Some refreshers then have a copy in memory."""
+        """Log the user in, and wait until `life_left` seconds are left. Some refreshers then have it cached."""
         self._trust = trust
         for _ in range(self.random.randint(1, 3) if refreshers is None else refreshers):
             refresher = self._refresher(self.provider, self.store, policy=RefreshPolicy(cache_ttl=trust))
