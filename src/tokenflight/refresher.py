@@ -10,7 +10,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from copy import copy
 from typing import Final, Self
 
@@ -181,10 +181,11 @@ class TokenRefresher:
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
 
-        For cron jobs, and for refresh tokens that die when unused. At most `concurrency` users are looked at at once;
-        one user's failure does not stop the others, and where the provider asks for a pause of up to a minute, the
-        sweep waits. Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is
-        closed.
+        For cron jobs, and for refresh tokens that end when unused: one that will end `within` so many seconds, as far
+        as the provider told, is renewed too. At most `concurrency` users are under way at once. One user's failure does
+        not stop the others; where the provider asks for a pause of up to a minute, the sweep waits.
+
+        Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is closed.
         """
         checked_seconds("within", within)
         require_count("concurrency", concurrency)
@@ -233,28 +234,35 @@ class TokenRefresher:
             is_joined = flight is not None
             if flight is None:
                 flight = self._start_renewal(user_id, remaining)
-            outcome = await flight.result()
+            outcome = await self._wait_for(flight, user_id, remaining)
+            if isinstance(outcome, TokenSet):
+                return outcome
             if remaining == NO_REQUIREMENT:
                 # Take the published entry if it is fresh: a thousand waiters then skip the full check.
                 entry = self._entries.get(user_id)
                 if entry is not None and entry.is_fresh(_now()):
                     return entry.tokens
-            unanswered = self._unanswered(remaining, flight, outcome, is_joined=is_joined)
+            unanswered = self._state.unanswered(remaining, flight, outcome, is_joined=is_joined)
             if unanswered is None:
                 return self._deliver(user_id, outcome, remaining)
             remaining = unanswered
 
-    def _unanswered(
-        self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool
-    ) -> Requirement | None:
-        """What the caller has to look for again; None if the `outcome` of `flight` answers it."""
-        if outcome is SUPERSEDED:
-            return requirement.after_login()
-        if flight.outdated:
-            return requirement.after_possible_login()
-        if is_joined and not self._state.answers(flight.key, outcome, requirement):
-            return requirement
-        return None
+    async def _wait_for(self, flight: Flight[Outcome], user_id: str, requirement: Requirement) -> Outcome | TokenSet:
+        """The outcome of `flight`; or, when the policy's patience is over, a token set that is still really valid."""
+        patience = self._state.policy.patience
+        if patience is None or requirement.min_validity:
+            return await flight.result()
+        entry = self._entries.get(user_id)
+        if entry is not None and self._state.stand_in(user_id, entry.record, requirement) is None:
+            return await flight.result()  # no time limit is needed, and a thousand waiters are spared a timer each
+        # Counted from the flight's start: while it hangs, only its first callers wait at all.
+        left = flight.started + patience - asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                return await flight.result()
+        entry = self._entries.get(user_id)  # the flight has read the store by now, unless that hangs
+        tokens = self._state.stand_in(user_id, None if entry is None else entry.record, requirement)
+        return await flight.result() if tokens is None else tokens
 
     def _deliver(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet:
         """Return the token set of `outcome`, or one that stands in for it; otherwise raise its error."""

@@ -1,6 +1,7 @@
 """A sweep renews what is due, tells each user's outcome, and holds nothing but what is under way."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -265,3 +266,15 @@ async def test_ending_a_sweep_leaves_no_task_and_no_listing_behind(fake: FakePro
             await anext(outcomes)
         assert store.closed
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_v11_a_sweep_renews_a_refresh_token_before_it_ends_though_its_access_token_is_fresh(
+    fake: FakeProvider, refresher: TokenRefresher
+) -> None:
+    day = 86_400
+    for user_id, days_left in (("ending", 5), ("later", 30)):
+        tokens = replace(login(fake, user_id), expires_at=time.time() + 365 * day)
+        await refresher.save_tokens(user_id, replace(tokens, refresh_token_expires_at=time.time() + days_left * day))
+
+    outcomes = await outcomes_of(refresher.sweep(within=7 * day))
+    assert {user_id: outcome.renewed for user_id, outcome in outcomes.items()} == {"ending": True, "later": False}

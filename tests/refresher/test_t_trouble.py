@@ -1,12 +1,15 @@
-"""T1, T2, T4: trouble at the provider is no logout, and a token that is still valid is served."""
+"""T1, T2, T4, H8: trouble at the provider is no logout, a valid token is served, and every waiter gets an answer."""
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 import time_machine
 
+from kit.minting import EXPIRED
 from kit.support import login
 from tokenflight import (
     ClientSecretBasic,
@@ -17,6 +20,7 @@ from tokenflight import (
     RenewalFailed,
     StoreUnavailable,
     TokenEvent,
+    TokenKey,
     TokenRefresher,
     TokenRefreshError,
     TokenSet,
@@ -159,3 +163,37 @@ async def test_a_store_that_lets_foreign_exceptions_through_still_fails_inside_t
         with pytest.raises(StoreUnavailable) as caught:
             await refresher.get_valid_token("alice")
     assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+class Abrupt(BaseException):
+    """What is no `Exception`, as SystemExit and KeyboardInterrupt are not."""
+
+
+class AbruptProvider:
+    name = "abrupt"
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        raise Abrupt
+
+
+@pytest.fixture
+async def reports() -> AsyncIterator[list[dict[str, Any]]]:
+    """What the event loop's exception handler is told."""
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    yield told
+    loop.set_exception_handler(None)
+
+
+async def test_h8_an_exception_that_is_no_exception_leaves_no_waiter_hanging_and_is_reported(
+    store: TokenStore, reports: list[dict[str, Any]], clock: time_machine.Traveller
+) -> None:
+    async with TokenRefresher(AbruptProvider(), store) as refresher, asyncio.timeout(5):
+        await refresher.save_tokens("alice", EXPIRED)
+        callers = [refresher.get_valid_token("alice") for _ in range(3)]
+        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+        assert [getattr(outcome, "code", None) for outcome in outcomes] == ["unexpected"] * 3
+        assert [type(report["exception"]) for report in reports] == [Abrupt]
+        async with store.lease(TokenKey("abrupt", "alice"), timeout=0):
+            pass

@@ -162,6 +162,7 @@ class Renewal:
             return Outcome(record)
         if record.refused and not self._is_older_than_held(record):
             raise failures.refused_before(self._key)
+        self._publish()  # callers whose patience ends get it from the cache, if it is still really valid
         return None
 
     async def _renew(self) -> Outcome:

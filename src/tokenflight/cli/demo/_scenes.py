@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from tokenflight.cli._calls import Tally
-from tokenflight.cli._processes import further_process
-from tokenflight.cli._stage import LIFETIME_SECONDS, Counts, Stage
+from tokenflight.cli.demo._calls import Tally
+from tokenflight.cli.demo._processes import further_process
+from tokenflight.cli.demo._stage import LIFETIME_SECONDS, Counts, Stage
 from tokenflight.testing import DropRequest
 
 LONG_EXPIRED_SECONDS: Final = 2 * LIFETIME_SECONDS

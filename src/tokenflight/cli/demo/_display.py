@@ -12,8 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tokenflight.cli._scenes import Scene
-from tokenflight.cli._stage import Counts, Meter
+from tokenflight.cli.demo._scenes import Scene
+from tokenflight.cli.demo._stage import Counts, Meter
 
 REFRESH_SECONDS: Final = 0.1
 

@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 
 from tokenflight import FileTokenStore, TokenRefresher, TokenSet
-from tokenflight.cli._calls import Tally, api_client, app_provider, call_api
+from tokenflight.cli.demo._calls import Tally, api_client, app_provider, call_api
 from tokenflight.testing import FakeProvider
 
 LIFETIME_SECONDS: Final = 3600

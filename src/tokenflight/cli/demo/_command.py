@@ -4,14 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from rich.console import Console
 
-from tokenflight.cli._calls import CLIENT_ID, Tally
-from tokenflight.cli._display import Board, Outcome, print_summary, shown
-from tokenflight.cli._scenes import SCENES, Scene
-from tokenflight.cli._stage import Stage, open_stage
+from tokenflight.cli._signals import run
+from tokenflight.cli.demo._calls import CLIENT_ID, Tally
+from tokenflight.cli.demo._display import Board, Outcome, print_summary, shown
+from tokenflight.cli.demo._scenes import SCENES, Scene
+from tokenflight.cli.demo._stage import Stage, open_stage
 from tokenflight.testing import FakeProvider
 
 SCENE_TIMEOUT_SECONDS: Final = 30.0
@@ -27,7 +29,7 @@ def demo() -> int:
     # Without a handler, logging would print the warning that the provider is down across the display.
     logging.getLogger("tokenflight").addHandler(logging.NullHandler())
     fake = FakeProvider(client_id=CLIENT_ID, client_secret=None)
-    outcomes = asyncio.run(play_all(SCENES, fake, Console(highlight=False)))
+    outcomes = run(partial(play_all, SCENES, fake, Console(highlight=False)))
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 

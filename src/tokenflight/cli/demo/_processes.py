@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tokenflight.cli._calls import Tally
-from tokenflight.cli._stage import Stage
+from tokenflight.cli.demo._calls import Tally
+from tokenflight.cli.demo._stage import Stage
 
-_MODULE: Final = "tokenflight.cli._worker"
+_MODULE: Final = "tokenflight.cli.demo._worker"
 
 
 class FurtherProcess:

@@ -1,6 +1,6 @@
 """A worker process of the demo: an app of its own on the same store.
 
-    python -m tokenflight.cli._worker DIRECTORY ISSUER API_URL USER_ID CALLS
+    python -m tokenflight.cli.demo._worker DIRECTORY ISSUER API_URL USER_ID CALLS
 
 It makes CALLS API calls at once. It prints a line when it has found the stored token expired and waits for the lease.
 At the end it prints its `Tally` as JSON.
@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 
 from tokenflight import FileTokenStore, TokenAdopted, TokenEvent, TokenKey, TokenRefresher
-from tokenflight.cli._calls import Tally, api_client, app_provider, call_api
+from tokenflight.cli.demo._calls import Tally, api_client, app_provider, call_api
 from tokenflight.stores import Lease
 
 
