@@ -1,6 +1,7 @@
 """The five systems the library generalises: what each of them does, done here.
 
-System A has a file of its own, `test_ensure_valid_token.py`; the files of system D are in `stores/test_file_store.py`.
+System A has a file of its own, `test_ensure_valid_token.py`; the files of system D are tested in
+`stores/file/test_file_store.py`.
 """
 
 import asyncio

@@ -1,36 +1,28 @@
 """W1, W3: a caller whose token is really valid waits for trouble elsewhere no longer than its patience."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import pytest
 import time_machine
 
-from kit.minting import Minting
+from kit.minting import EXPIRED, KEY, Minting
 from kit.support import NOW
-from kit.virtual_time import run_in_virtual_time
+from kit.virtual_time import run_in_virtual_time, seconds
 from tokenflight import (
     MemoryTokenStore,
     RefreshPolicy,
     StoredTokens,
-    TokenKey,
     TokenRefresher,
     TokenSet,
-    TokenStore,
 )
 from tokenflight.testing import FaultyStore
 
-KEY = TokenKey(Minting.name, "alice")
 DUE = TokenSet("due", refresh_token="refresh", issued_at=NOW - 3400, expires_at=NOW + 200)
-EXPIRED = TokenSet("expired", refresh_token="refresh", issued_at=NOW - 3601, expires_at=NOW - 1)
 
 Scene = Callable[[TokenRefresher, FaultyStore, Minting], Coroutine[Any, Any, None]]
-
-
-def seconds() -> float:
-    return asyncio.get_running_loop().time()
 
 
 @pytest.fixture
@@ -127,7 +119,7 @@ def test_w1_without_a_valid_token_a_caller_waits_to_the_end(play: Callable[..., 
     async def scene(refresher: TokenRefresher, store: FaultyStore, provider: Minting) -> None:
         await refresher.save_tokens("alice", EXPIRED)
         access_token, waited = await took(refresher.get_valid_token("alice"))
-        assert (access_token != "expired", waited) == (True, 20.0)
+        assert (access_token != EXPIRED.access_token, waited) == (True, 20.0)
 
     play(scene)
 
@@ -161,37 +153,3 @@ def test_w1_after_a_logout_no_patience_brings_the_token_back(play: Callable[...,
         assert (await caller).access_token != "due"
 
     play(scene)
-
-
-class Abrupt(BaseException):
-    """What is no `Exception`, as SystemExit and KeyboardInterrupt are not."""
-
-
-class AbruptProvider:
-    name = "abrupt"
-
-    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
-        raise Abrupt
-
-
-@pytest.fixture
-async def reports() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the event loop's exception handler is told."""
-    told: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: told.append(context))
-    yield told
-    loop.set_exception_handler(None)
-
-
-async def test_h8_an_exception_that_is_no_exception_leaves_no_waiter_hanging_and_is_reported(
-    store: TokenStore, reports: list[dict[str, Any]], clock: time_machine.Traveller
-) -> None:
-    async with TokenRefresher(AbruptProvider(), store) as refresher, asyncio.timeout(5):
-        await refresher.save_tokens("alice", EXPIRED)
-        callers = [refresher.get_valid_token("alice") for _ in range(3)]
-        outcomes = await asyncio.gather(*callers, return_exceptions=True)
-        assert [getattr(outcome, "code", None) for outcome in outcomes] == ["unexpected"] * 3
-        assert [type(report["exception"]) for report in reports] == [Abrupt]
-        async with store.lease(TokenKey("abrupt", "alice"), timeout=0):
-            pass

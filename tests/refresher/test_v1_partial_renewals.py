@@ -10,7 +10,6 @@ from kit.support import NOW
 from tokenflight import (
     BaseProvider,
     InvalidProviderResponse,
-    MemoryTokenStore,
     RenewalFailed,
     SaveFailed,
     StoredTokens,
@@ -44,11 +43,6 @@ class OddProvider(BaseProvider):
 @pytest.fixture
 def odd() -> OddProvider:
     return OddProvider()
-
-
-@pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore(MemoryTokenStore())
 
 
 @pytest.fixture

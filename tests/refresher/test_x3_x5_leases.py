@@ -1,4 +1,4 @@
-"""The right to renew: what a flight does when it lapses, can't be had or can't be given back."""
+"""X3, X5: what a flight does about a lease that lapses, that it can't get or can't give back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,15 +6,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-import time_machine
 
-from kit.minting import Minting, stored
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     Lease,
+    LeaseTimeout,
     MemoryTokenStore,
     OIDCProvider,
-    ProviderUnavailable,
     RefreshPolicy,
     StoredTokens,
     TokenKey,
@@ -97,42 +95,6 @@ async def test_a_lease_that_can_not_be_given_back_takes_nothing_from_what_was_re
     assert "could not be given back" in caplog.text
 
 
-async def test_t8_waiting_for_a_lease_held_elsewhere_keeps_no_slot_from_other_users(
-    fake: FakeProvider, provider: OIDCProvider, store: MemoryTokenStore
-) -> None:
-    policy = RefreshPolicy(max_concurrent_renewals=1)
-    async with TokenRefresher(provider, store, policy=policy) as refresher:
-        for user_id in ("alice", "bob"):
-            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
-        async with store.lease(TokenKey(provider.name, "alice"), timeout=0):
-            waiting = asyncio.create_task(refresher.get_valid_token("alice"))
-            await asyncio.sleep(0.01)
-            async with asyncio.timeout(5):
-                assert (await refresher.get_valid_token("bob")).access_token
-            assert not waiting.done()
-        assert (await waiting).access_token
-    assert fake.requests() == 2
-
-
-async def test_s6_a_flight_that_never_gets_a_slot_ends_too_and_says_that_nothing_was_sent(
-    fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
-) -> None:
-    policy = RefreshPolicy(max_concurrent_renewals=1)
-    async with TokenRefresher(provider, policy=policy, _limits=Limits(turn_timeout=0.05)) as refresher:
-        for user_id in ("alice", "bob"):
-            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
-        with fake.hold(user_id="alice") as gate:
-            slow = asyncio.create_task(refresher.get_valid_token("alice"))
-            await gate.reached()
-            with pytest.raises(ProviderUnavailable, match="nothing was sent") as caught:
-                await refresher.get_valid_token("bob")
-        assert caught.value.code == "overloaded"
-        assert (await slow).access_token
-        clock.shift(60)
-        assert (await refresher.get_valid_token("bob")).access_token
-    assert (fake.requests("alice"), fake.requests("bob")) == (1, 1)
-
-
 class HeldUntil(MemoryTokenStore):
     """The second lease on alice lapses while her flight waits for its turn."""
 
@@ -169,12 +131,12 @@ async def test_x3_a_lease_that_lapses_while_its_flight_waits_for_its_turn_is_tak
             await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
         async with MemoryTokenStore.lease(store, TokenKey(provider.name, "alice"), timeout=0):
             alice = asyncio.create_task(refresher.get_valid_token("alice"))
-            await asyncio.sleep(0.01)
+            await let_others_run()
             with fake.hold(user_id="bob") as gate:
                 bob = asyncio.create_task(refresher.get_valid_token("bob"))
                 await gate.reached()
                 await let_go(store, provider)
-                await asyncio.sleep(0.01)
+                await let_others_run()
                 assert store.given == 1
                 store.lapsed = True
         await asyncio.gather(alice, bob)
@@ -189,35 +151,42 @@ async def let_go(store: MemoryTokenStore, provider: OIDCProvider) -> None:
     store._call_next(queue)
 
 
-async def test_t8_those_who_waited_for_leases_held_elsewhere_are_renewed_a_few_at_a_time(
-    clock: time_machine.Traveller,
-) -> None:
-    store, provider = MemoryTokenStore(), Minting(seconds=0.01)
-    users = [f"user-{number}" for number in range(5)]
-    await stored(store, *users)
-    async with TokenRefresher(provider, store, policy=RefreshPolicy(max_concurrent_renewals=1)) as refresher:
-        held = [store.lease(TokenKey(provider.name, user_id), timeout=0) for user_id in users]
-        for lease in held:
-            await lease.__aenter__()
-        callers = [asyncio.create_task(refresher.get_valid_token(user_id)) for user_id in users]
-        await asyncio.sleep(0.01)
-        for lease in held:
-            await lease.__aexit__(None, None, None)
-        await asyncio.gather(*callers)
-    assert provider.most_at_once == 1
-
-
-async def test_r3_a_renewal_elsewhere_without_known_expiry_is_adopted(
+async def test_x5_a_wait_for_the_lease_that_is_too_long_ends_with_what_a_sibling_stored(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
-    fake.lifetime = None
-    async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
-        await here.save_tokens("alice", login(fake, "alice", life_left=-1))
-        await there.load_tokens("alice")
-        with fake.hold() as gate:
-            ours = asyncio.create_task(here.get_valid_token("alice"))
-            await gate.reached()
-            theirs = asyncio.create_task(there.get_valid_token("alice"))
-            await asyncio.sleep(0.05)
-        assert await ours == await theirs
+    key = TokenKey(provider.name, "alice")
+    async with TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05)) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        async with store.lease(key, timeout=1):
+            caller = asyncio.create_task(refresher.get_valid_token("alice"))
+            await asyncio.sleep(0)
+            stored_by_sibling = login(fake, "alice")
+            await store.save(key, StoredTokens(stored_by_sibling))
+            assert await caller == stored_by_sibling
+    assert fake.requests() == 0
+
+
+async def test_x5_a_wait_for_the_lease_that_brings_nothing_is_a_transient_error(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    async with TokenRefresher(provider, store, _limits=Limits(lease_timeout=0.05)) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        async with store.lease(TokenKey(provider.name, "alice"), timeout=1):
+            with pytest.raises(LeaseTimeout):
+                await refresher.get_valid_token("alice")
+        assert (await refresher.get_valid_token("alice")).access_token
     assert fake.requests() == 1
+
+
+async def test_a_flight_detached_before_it_gets_the_lease_sends_nothing(
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
+) -> None:
+    async with TokenRefresher(provider, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        with store.hold("lease") as gate:
+            caller = asyncio.create_task(refresher.get_valid_token("alice"))
+            await gate.reached()
+            fresh = login(fake, "alice")
+            await refresher.save_tokens("alice", fresh)
+            assert await caller == fresh
+    assert fake.requests() == 0

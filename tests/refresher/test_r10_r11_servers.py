@@ -208,7 +208,7 @@ class TestDiscovery:
         assert internet.given_refresh_tokens == ["https://idp.example/token"]
 
     @pytest.mark.parametrize("fault", [ServerError(404), ServerError(503), RateLimited(60), HTMLReply()], ids=repr)
-    async def test_r10_a_document_that_disappears_is_missed_by_nobody(
+    async def test_r10_renewals_go_on_though_the_document_disappears(
         self, fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller, fault: Fault
     ) -> None:
         await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -378,3 +378,21 @@ async def test_r11_two_providers_that_share_a_store_and_user_ids_stay_apart(
             assert (await here.refresh_token(user_id)).refresh_token == fake.current_refresh_token(user_id)
     assert (fake.refreshes(), fake.reuses(), other.reuses()) == (4, 0, 0)
     assert internet.given_refresh_tokens.count("https://other.example/token") == 1
+
+
+async def test_r11_a_record_bound_to_another_issuer_is_neither_sent_nor_handed_out(
+    fake: FakeProvider, http: httpx.AsyncClient, store: TokenStore
+) -> None:
+    client = ClientSecretBasic("app", "s3cret")
+    old = OIDCProvider("https://old.example", client, name="idp")
+    new = OIDCProvider(fake.issuer, client, name="idp", http_client=http)
+    async with TokenRefresher(old, store) as refresher:
+        await refresher.save_tokens("alice", login(fake, "alice"))
+    async with TokenRefresher(new, store) as refresher:
+        with pytest.raises(ProviderMisconfigured) as caught:
+            await refresher.get_valid_token("alice")
+        assert caught.value.code == "issuer_mismatch"
+        assert "https://old.example" in str(caught.value)
+        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
+        assert (await refresher.get_valid_token("alice")).access_token
+    assert fake.requests() == 1

@@ -1,4 +1,4 @@
-"""One flight per user, however many wait for it and whatever happens to them."""
+"""S: one flight per user, however many callers wait for it and whatever happens to them."""
 
 import asyncio
 import traceback
@@ -9,6 +9,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.minting import Minting
 from kit.support import login
 from tokenflight import (
     ClientSecretBasic,
@@ -18,11 +19,9 @@ from tokenflight import (
     OIDCProvider,
     ProviderUnavailable,
     TokenRefresher,
-    TokenRefreshError,
     TokenSet,
     TokenStore,
 )
-from tokenflight._core.limits import Limits
 from tokenflight.httpx import BearerAuth
 from tokenflight.testing import DropReply, FakeProvider, FaultyStore, ServerError
 
@@ -36,7 +35,7 @@ async def test_s1_a_hundred_callers_on_an_expired_token_make_one_request(
     assert len({tokens.access_token for tokens in results}) == 1
 
 
-async def test_s1_callers_that_find_nothing_in_memory_read_the_store_once(
+async def test_s1_callers_that_find_nothing_in_the_cache_read_the_store_once(
     fake: FakeProvider, provider: OIDCProvider
 ) -> None:
     store = FaultyStore(MemoryTokenStore())
@@ -63,7 +62,7 @@ async def test_s2_refreshers_made_per_request_still_make_one_request(
     assert len({tokens.access_token for tokens in results}) == 1
 
 
-async def test_s3_cancelling_the_first_of_a_hundred_waiters_mid_request_is_noticed_by_nobody(
+async def test_s3_cancelling_the_first_of_a_hundred_waiters_mid_request_affects_no_other(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
@@ -143,33 +142,6 @@ async def test_s5_nothing_is_held_while_an_api_request_is_outstanding(
     assert (await slow_call).status_code in {200, 401}
 
 
-async def test_s6_a_flight_that_hangs_ends_at_its_deadline_and_the_user_is_not_stuck(
-    fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
-) -> None:
-    async with TokenRefresher(provider, _limits=Limits(provider_timeout=0.2)) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        with fake.hold():
-            with pytest.raises(ProviderUnavailable) as caught:
-                await refresher.get_valid_token("alice")
-            assert caught.value.code == "deadline_exceeded"
-        clock.shift(60)
-        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        assert (await refresher.get_valid_token("alice")).access_token
-
-
-async def test_s7_late_401s_get_the_new_token_and_cause_no_further_renewal(
-    fake: FakeProvider, refresher: TokenRefresher
-) -> None:
-    tokens = login(fake, "alice")
-    await refresher.save_tokens("alice", tokens)
-    first = await refresher.get_valid_token("alice", rejected=tokens.access_token)
-    stragglers = await asyncio.gather(
-        *(refresher.get_valid_token("alice", rejected=tokens.access_token) for _ in range(20))
-    )
-    assert {late.access_token for late in stragglers} == {first.access_token}
-    assert fake.requests() == 1
-
-
 async def test_s8_a_caller_just_after_the_flight_reuses_its_result(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
@@ -186,7 +158,7 @@ async def test_s8_a_caller_just_after_the_flight_reuses_its_result(
     assert len({tokens.access_token for tokens in results}) == 1
 
 
-async def test_s8_a_refresher_with_an_old_copy_reads_again_before_it_renews(
+async def test_s8_a_refresher_with_an_old_cached_entry_reads_again_before_it_renews(
     fake: FakeProvider, provider: OIDCProvider, store: TokenStore
 ) -> None:
     async with TokenRefresher(provider, store) as here, TokenRefresher(provider, store) as there:
@@ -233,46 +205,6 @@ def test_s10_use_on_another_event_loop_is_a_clear_error_and_never_a_hang(fake: F
     asyncio.run(elsewhere())
 
 
-async def test_s11_a_rejection_during_a_flight_is_not_lost(fake: FakeProvider, refresher: TokenRefresher) -> None:
-    old = login(fake, "alice", life_left=-1)
-    await refresher.save_tokens("alice", old)
-    with fake.hold(after=True) as gate:
-        caller = asyncio.create_task(refresher.get_valid_token("alice"))
-        await gate.reached()
-        rejecting = asyncio.create_task(refresher.get_valid_token("alice", rejected=old.access_token))
-        await asyncio.sleep(0)
-    results = await asyncio.gather(caller, rejecting)
-    assert old.access_token not in {tokens.access_token for tokens in results}
-    assert fake.requests() == 1
-
-
-async def test_s11_a_rejected_token_that_a_cold_read_finds_is_not_handed_out(
-    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
-) -> None:
-    old = login(fake, "alice")
-    async with TokenRefresher(provider, store) as before:
-        await before.save_tokens("alice", old)
-    async with TokenRefresher(provider, store) as refresher:
-        cold = asyncio.create_task(refresher.get_valid_token("alice"))
-        rejecting = asyncio.create_task(refresher.get_valid_token("alice", rejected=old.access_token))
-        await cold
-        assert (await rejecting).access_token != old.access_token
-        assert (await refresher.get_valid_token("alice")).access_token != old.access_token
-    assert fake.requests() == 1
-
-
-async def test_s11_a_rejected_token_is_not_served_when_its_renewal_fails(
-    fake: FakeProvider, refresher: TokenRefresher
-) -> None:
-    tokens = login(fake, "alice")
-    await refresher.save_tokens("alice", tokens)
-    fake.fail(ServerError())
-    with pytest.raises(ProviderUnavailable):
-        await refresher.get_valid_token("alice", rejected=tokens.access_token)
-    with pytest.raises(ProviderUnavailable):
-        await refresher.get_valid_token("alice")
-
-
 async def test_s12_each_waiter_raises_an_error_with_a_traceback_of_its_own(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
@@ -313,21 +245,6 @@ async def test_s13_a_provider_that_asks_for_the_token_it_renews_gets_a_clear_err
     assert caught.value.code == "reentered"
 
 
-async def test_an_exception_of_somebody_elses_provider_reaches_every_waiter_inside_the_error_tree() -> None:
-    class Broken:
-        name = "broken"
-
-        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
-            raise KeyError("a bug")
-
-    async with TokenRefresher(Broken()) as refresher:
-        callers = (refresher.get_valid_token("alice") for _ in range(3))
-        outcomes = await asyncio.gather(*callers, return_exceptions=True)
-    assert all(type(outcome) is TokenRefreshError for outcome in outcomes)
-    assert isinstance(outcomes[0], TokenRefreshError)
-    assert isinstance(outcomes[0].__cause__, KeyError)
-
-
 @pytest.mark.parametrize("steps", range(12))
 async def test_a_waiter_may_be_cancelled_at_any_step_of_the_flight(
     fake: FakeProvider, refresher: TokenRefresher, steps: int
@@ -340,3 +257,69 @@ async def test_a_waiter_may_be_cancelled_at_any_step_of_the_flight(
     assert (await refresher.get_valid_token("alice")).refresh_token == fake.current_refresh_token("alice")
     await asyncio.gather(first, return_exceptions=True)
     assert fake.requests() == 1
+
+
+@pytest.mark.parametrize("comes", ["login", "logout"])
+async def test_s8_a_provider_that_asks_for_what_it_renews_is_told_so_though_its_flight_is_detached(comes: str) -> None:
+    class CallingBack:
+        name = "idp"
+
+        def __init__(self) -> None:
+            self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+        async def renew(self, user_id: str, _tokens: TokenSet | None) -> TokenSet:
+            self.asked.set()
+            await self.go_on.wait()
+            return await refresher.get_valid_token(user_id)
+
+    provider = CallingBack()
+    async with TokenRefresher(provider) as refresher:
+        await refresher.save_tokens("alice", TokenSet("due", refresh_token="first", expires_at=1.0))
+        caller = asyncio.create_task(refresher.get_valid_token("alice"))
+        await provider.asked.wait()
+        if comes == "login":
+            await refresher.save_tokens("alice", TokenSet("due too", refresh_token="second", expires_at=1.0))
+        else:
+            await refresher.delete_tokens("alice")
+        provider.go_on.set()
+        async with asyncio.timeout(2):
+            with pytest.raises(ConfigurationError) as caught:
+                await caller
+    assert caught.value.code == "reentered"
+
+
+async def test_s13_two_refreshers_that_wait_for_each_other_are_told_so() -> None:
+    class Through:
+        """Asks the other refresher for what it renews."""
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            return await refreshers["inner" if self.name == "outer" else "outer"].get_valid_token(user_id)
+
+    refreshers: dict[str, TokenRefresher] = {}
+    async with TokenRefresher(Through("outer")) as outer, TokenRefresher(Through("inner")) as inner:
+        refreshers.update(outer=outer, inner=inner)
+        async with asyncio.timeout(2):
+            with pytest.raises(ConfigurationError) as caught:
+                await outer.get_valid_token("alice")
+    assert caught.value.code == "reentered"
+
+
+async def test_s13_what_a_renewal_leaves_running_may_ask_once_it_is_over() -> None:
+    class LeavingATask(Minting):
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            if not self.requests:
+                tasks.append(asyncio.create_task(later(user_id)))
+            return await super().renew(user_id, tokens)
+
+    async def later(user_id: str) -> TokenSet:
+        await over.wait()
+        return await refresher.refresh_token(user_id)
+
+    over, tasks = asyncio.Event(), list[asyncio.Task[TokenSet]]()
+    async with TokenRefresher(LeavingATask()) as refresher:
+        await refresher.get_valid_token("alice")
+        over.set()
+        assert (await tasks[0]).access_token

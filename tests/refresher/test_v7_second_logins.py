@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.support import NOW, login
+from kit.support import NOW, let_others_run, login
 from tokenflight import FileTokenStore, OIDCProvider, StoredTokens, TokenKey, TokenRefresher, TokenSet, TokenStore
 from tokenflight.testing import FakeProvider
 
@@ -71,7 +71,7 @@ async def test_v7_a_renewal_under_way_loses_no_rotated_refresh_token_to_a_login_
         caller = asyncio.create_task(refresher.get_valid_token("alice"))
         await gate.reached()
         saving = asyncio.create_task(refresher.save_tokens("alice", second_login()))
-        await asyncio.sleep(0.01)
+        await let_others_run()
     await asyncio.gather(caller, saving)
 
     tokens = await refresher.load_tokens("alice")

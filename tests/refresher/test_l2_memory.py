@@ -11,9 +11,11 @@ import pytest
 import time_machine
 
 from kit.minting import EXPIRED, Minting, flights_of, renewed_of, stored
+from kit.support import login
 from kit.virtual_time import run_in_virtual_time
 from tokenflight import (
     MemoryTokenStore,
+    OIDCProvider,
     ProviderUnavailable,
     ReauthenticationRequired,
     RefreshPolicy,
@@ -23,9 +25,11 @@ from tokenflight import (
     TokenKey,
     TokenRefresher,
     TokenSet,
+    TokenStore,
     Version,
 )
 from tokenflight._core.limits import Limits
+from tokenflight.testing import FakeProvider, FaultyStore
 
 
 class FailingProvider(Minting):
@@ -158,3 +162,65 @@ def test_l2_nothing_is_left_of_users_who_come_once(
 
     base_line, afterwards = run_in_virtual_time(clock, main)
     assert afterwards < base_line + 1_500, "less than half a block of memory for each of 3,000 users"
+
+
+async def test_the_oldest_cached_entry_gives_way_and_costs_one_read(
+    fake: FakeProvider, provider: OIDCProvider, store: TokenStore
+) -> None:
+    async with TokenRefresher(provider, store, policy=RefreshPolicy(max_cached_users=2)) as refresher:
+        for user_id in ("alice", "bob", "carol"):
+            await refresher.save_tokens(user_id, login(fake, user_id))
+        for user_id in ("alice", "bob", "carol"):
+            assert (await refresher.get_valid_token(user_id)).access_token
+    assert fake.requests() == 0
+
+
+async def test_so_many_entries_stay_cached_and_the_one_read_longest_ago_gives_way(
+    fake: FakeProvider, clock: time_machine.Traveller
+) -> None:
+    store = FaultyStore(MemoryTokenStore())
+    async with TokenRefresher(Minting(), store, policy=RefreshPolicy(max_cached_users=2)) as refresher:
+        for user_id in ("alice", "bob"):
+            await refresher.save_tokens(user_id, login(fake, user_id))
+        for user_id in ("alice", "bob"):
+            await refresher.get_valid_token(user_id)
+        assert store.calls("load") == 0
+        clock.shift(61)
+        await refresher.get_valid_token("alice")  # read again, and so younger than bob's
+        await refresher.save_tokens("carol", login(fake, "carol"))
+        assert [store.calls("load", user_id=user_id) for user_id in ("alice", "bob", "carol")] == [1, 0, 0]
+        await refresher.get_valid_token("alice")
+        await refresher.get_valid_token("bob")
+    assert [store.calls("load", user_id=user_id) for user_id in ("alice", "bob", "carol")] == [1, 1, 0]
+
+
+@pytest.mark.long
+async def test_l2_memory_returns_to_the_base_line_after_a_hundred_thousand_one_time_users(
+    clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # pytest keeps every record
+
+    class Endless:
+        name = "endless"
+
+        async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+            return TokenSet(f"access-{user_id}", expires_at=clock_now + 3600, issued_at=clock_now)
+
+    class Forgetful(MemoryTokenStore):
+        async def save(self, key: TokenKey, record: StoredTokens) -> None:
+            await super().save(key, record)
+            await self.delete(key)
+
+    clock_now = 1_800_000_000.0
+    policy = RefreshPolicy(max_cached_users=100)
+    async with TokenRefresher(Endless(), Forgetful(), policy=policy) as refresher:
+
+        async def serve(users: range) -> int:
+            for start in range(users.start, users.stop, 100):
+                await asyncio.gather(*(refresher.get_valid_token(f"user-{n}") for n in range(start, start + 100)))
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        base_line = await serve(range(1_000))
+        afterwards = await serve(range(1_000, 101_000))
+    assert afterwards < base_line + 1_000
