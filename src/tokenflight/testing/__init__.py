@@ -17,6 +17,7 @@ from tokenflight.testing.faults import (
 )
 from tokenflight.testing.faulty_store import FaultyStore, StoreOperation
 from tokenflight.testing.gates import Gate
+from tokenflight.testing.grants import Rotation
 from tokenflight.testing.provider import FakeProvider
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "OAuthError",
     "RateLimited",
     "Redirect",
+    "Rotation",
     "ServerError",
     "StoreOperation",
     "WrongIssuer",
