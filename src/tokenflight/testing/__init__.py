@@ -10,6 +10,7 @@ from tokenflight.testing.faults import (
     HTMLReply,
     HugeReply,
     OAuthError,
+    PauseForm,
     RateLimited,
     Redirect,
     ServerError,
@@ -17,6 +18,7 @@ from tokenflight.testing.faults import (
 )
 from tokenflight.testing.faulty_store import FaultyStore, StoreOperation
 from tokenflight.testing.gates import Gate
+from tokenflight.testing.grants import Rotation
 from tokenflight.testing.provider import FakeProvider
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "HTMLReply",
     "HugeReply",
     "OAuthError",
+    "PauseForm",
     "RateLimited",
     "Redirect",
+    "Rotation",
     "ServerError",
     "StoreOperation",
     "WrongIssuer",
