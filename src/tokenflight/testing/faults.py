@@ -4,6 +4,7 @@ With `Delay` the provider acts late, with `DropReply` it acts and the client doe
 does not act: a refresh token that was sent is still good.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -107,7 +108,21 @@ class OAuthError:
     status: int = 400
 
 
-CannedFault: TypeAlias = ServerError | RateLimited | HTMLReply | GarbageReply | HugeReply | Redirect | OAuthError
+@dataclass(frozen=True, slots=True)
+class VendorError:
+    """A JSON object that tells of an error in a vendor's own way, some of them with status 200.
+
+    `tokenflight.testing.dialects` has the ones that are in use.
+    """
+
+    members: Mapping[str, object]
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+CannedFault: TypeAlias = (
+    ServerError | RateLimited | HTMLReply | GarbageReply | HugeReply | Redirect | OAuthError | VendorError
+)
 """The faults that are nothing but a reply."""
 
 Fault: TypeAlias = Delay | DropRequest | DropReply | WrongIssuer | CannedFault

@@ -5,12 +5,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from types import EllipsisType
 from typing import Any, Final, assert_never
 from urllib.parse import urlsplit
 
 import httpx
 
+from tokenflight._checks import require_kind
 from tokenflight._urls import require_secure_url
 from tokenflight.errors import ConfigurationError
 from tokenflight.testing.asgi import (
@@ -29,6 +31,7 @@ from tokenflight.testing.gates import Gate
 from tokenflight.testing.grants import Grants, RefreshTokenRules, Rotation
 from tokenflight.testing.provider_faults import ProviderFaults
 from tokenflight.testing.replies import Reply, discovery_document, text_reply
+from tokenflight.testing.reply_forms import ReplyForm, dressed
 
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "/token": "token",
@@ -71,9 +74,10 @@ class FakeProvider:
     For `grace` seconds after its replacement, the previous refresh token is still accepted, as at Okta and Auth0. The
     reply then has a new access token and the refresh token that replaced it. With `strict`, a spent refresh token that
     comes later revokes the whole grant, refresh and access tokens; without, the provider only refuses it. `lifetime`
-    is the lifetime of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. A test may
-    change these four at any time. `client_id` and `client_secret` belong to the one client, which sends them in a
-    Basic header or in the form; a secret of None makes it a public client.
+    is the lifetime of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. The token
+    endpoint writes its successful replies in `reply_form`; None is the standard's. A test may change these five at any
+    time. `client_id` and `client_secret` belong to the one client, which sends them in a Basic header or in the form;
+    a secret of None makes it a public client.
 
     The provider reads the time from `time.time()`. It runs on one event loop, and awaits nothing while its state
     changes: each request is atomic. As at a real provider, a request that has arrived is carried out even if its
@@ -88,15 +92,18 @@ class FakeProvider:
         grace: float = 0.0,
         strict: bool = True,
         lifetime: float | None = 3600,
+        reply_form: ReplyForm | None = None,
         client_id: str = "app",
         client_secret: str | None = "s3cret",  # noqa: S107 - known to everybody
     ) -> None:
         require_secure_url("issuer", issuer)
+        require_kind("reply_form", reply_form, ReplyForm | None)
         RefreshTokenRules(rotation, grace, strict)  # a wrong value raises here, and not in a later request
         self.rotation: Rotation = rotation
         self.grace = grace
         self.strict = strict
         self.lifetime = lifetime
+        self.reply_form = reply_form
         self._client = (client_id, client_secret)
         self._grants = Grants()
         self._faults = ProviderFaults()
@@ -292,7 +299,10 @@ class FakeProvider:
         match request.endpoint:
             case "token":
                 rules = RefreshTokenRules(self.rotation, self.grace, self.strict)
-                return token_reply(request, self._grants, client=self._client, lifetime=self.lifetime, rules=rules)
+                reply = token_reply(request, self._grants, client=self._client, lifetime=self.lifetime, rules=rules)
+                if self.reply_form is None or reply.status != HTTPStatus.OK:
+                    return reply
+                return dressed(reply, self.reply_form)
             case "api":
                 return api_reply(request, self._grants)
             case "discovery":

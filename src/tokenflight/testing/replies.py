@@ -18,6 +18,7 @@ from tokenflight.testing.faults import (
     RateLimited,
     Redirect,
     ServerError,
+    VendorError,
 )
 
 
@@ -37,7 +38,7 @@ def reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str
             (b"content-type", content_type.encode()),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
-            *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
+            *((name.lower().encode(), value.encode()) for name, value in (headers or {}).items()),
         ],
         body,
     )
@@ -116,6 +117,8 @@ def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
         case OAuthError():
             make = challenge if endpoint == "api" else token_error
             answer = make(fault.error, fault.description, status=fault.status)
+        case VendorError():
+            answer = json_reply(fault.members, status=fault.status, headers=fault.headers)
         case _:
             assert_never(fault)
     return answer
