@@ -5,7 +5,7 @@ The first of these that applies decides:
 1. The vendor's own rules and function (`Profile.error_rules`, `Profile.classify`): they may overrule everything below.
 2. A status of a busy or failing server: such a server logs no user out, whatever words it adds.
 3. A redirect: the client never follows one with a refresh token in the request.
-4. Codes and sentences that mean the same at every vendor (`_wording`).
+4. Codes and sentences that mean the same at every vendor (`wording`).
 5. Signs of a limit, or of a guard in front of the server: ``Retry-After``, a used-up window, a web page with a 403.
 6. Whatever remains. An error with a name is the deployment's fault; one without a name is unknown.
 """
@@ -17,10 +17,10 @@ from typing import Final
 
 from tokenflight._log import log
 from tokenflight.profiles import STANDARD, ErrorReply, Profile, Verdict
-from tokenflight.providers._decoding import Body
-from tokenflight.providers._pauses import is_used_up, retry_after_seconds
-from tokenflight.providers._redaction import Redactor
-from tokenflight.providers._wording import Wording, collect_wording, is_rate_limit, verdict_of
+from tokenflight.providers._replies.decoding import Body
+from tokenflight.providers._replies.pauses import is_used_up, retry_after_seconds
+from tokenflight.providers._replies.redaction import Redactor
+from tokenflight.providers._replies.wording import Wording, collect_wording, is_rate_limit, verdict_of
 
 MAX_CLAIMS_LENGTH: Final = 4096
 
