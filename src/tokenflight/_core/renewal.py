@@ -301,12 +301,16 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        if isinstance(error, ProviderUnavailable) and (error.retry_after or error.code == "rate_limited"):
+        own_pause = 0.0
+        if isinstance(error, ProviderUnavailable) and error.code == "not_yet":
+            own_pause = error.retry_after or 0.0  # until this user's access token is old enough: no other user waits
+        elif isinstance(error, ProviderUnavailable) and (error.retry_after or error.code == "rate_limited"):
             backoff.hold_provider(now, error.retry_after or self._state.limits.provider_pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        backoff.ended(user_id, now, has_answered=isinstance(error, ReauthenticationRequired))
+        has_answered = isinstance(error, ReauthenticationRequired) or error.code == "not_yet"
+        backoff.ended(user_id, now, has_answered=has_answered)
         if is_served or is_about_provider:
-            backoff.failed(user_id, now)
+            backoff.failed(user_id, now, at_least=own_pause)
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)
         return Outcome(record, error)
 

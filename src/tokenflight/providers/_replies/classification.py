@@ -85,7 +85,10 @@ def classify_failure(
     effective = _effective_status(status, members)
     is_rate_limited = effective in _RATE_LIMITED_STATUSES or any(is_rate_limit(code) for code in wording.codes)
     verdict = _verdict_by_vendor(reply, profile) or _verdict_by_status(effective) or verdict_of(wording)
-    if verdict is None and (_RETRY_AFTER in headers or (effective == _FORBIDDEN and is_used_up(headers))):
+    # A header alone makes no failure of a success that reports none: such a reply may have spent the refresh token.
+    is_error = not _OK <= effective < _REDIRECTION or says_error(members)
+    asks_for_pause = _RETRY_AFTER in headers or (effective == _FORBIDDEN and is_used_up(headers))
+    if verdict is None and is_error and asks_for_pause:
         verdict, is_rate_limited = Verdict.PASSING, True
     if verdict is None:
         verdict = _verdict_by_default(effective, body, wording, members)
@@ -103,6 +106,11 @@ def classify_failure(
         retry_after=retry_after,
         holds_provider=verdict is Verdict.PASSING and (is_rate_limited or _RETRY_AFTER in headers),
     )
+
+
+def is_busy(status: int) -> bool:
+    """Whether `status` says that the server can't answer now, whatever the body says."""
+    return status in _BUSY_STATUSES or status >= _SERVER_ERROR
 
 
 def says_error(members: Mapping[str, object]) -> bool:
@@ -157,7 +165,7 @@ def _verdict_by_vendor(reply: ErrorReply, profile: Profile) -> Verdict | None:
 
 
 def _verdict_by_status(status: int) -> Verdict | None:
-    if status in _BUSY_STATUSES or status >= _SERVER_ERROR:
+    if is_busy(status):
         return Verdict.PASSING
     return Verdict.MISCONFIGURED if _REDIRECTION <= status < _CLIENT_ERROR else None
 
@@ -169,7 +177,8 @@ def _verdict_by_default(status: int, body: Body, wording: Wording, members: Mapp
         return Verdict.MISCONFIGURED
     if any(not code.isdigit() and code.lower() not in _EMPTY_CODES for code in wording.codes):
         return Verdict.MISCONFIGURED
-    return Verdict.UNKNOWN if status in _UNSPECIFIC_STATUSES or status < _REDIRECTION else Verdict.MISCONFIGURED
+    is_vague = status in _UNSPECIFIC_STATUSES or _OK <= status < _REDIRECTION
+    return Verdict.UNKNOWN if is_vague else Verdict.MISCONFIGURED
 
 
 def _code(verdict: Verdict, status: int, *, is_rate_limited: bool, named: str | None) -> str:
