@@ -26,7 +26,7 @@ from tokenflight._singleflight import Flight
 from tokenflight.errors import ConfigurationError
 from tokenflight.events import OnEvent, checked_listeners
 from tokenflight.policy import Freshness, RefreshPolicy
-from tokenflight.providers.base import Provider, as_base_provider
+from tokenflight.providers.base import AccessTokenHeader, Provider, as_base_provider
 from tokenflight.stores import TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
@@ -75,6 +75,11 @@ class TokenRefresher:
 
     def __repr__(self) -> str:
         return f"<TokenRefresher at {self._provider.name!r} with {type(self._store).__name__}>"
+
+    @property
+    def access_token_header(self) -> AccessTokenHeader:
+        """How a request to the API carries the access token, as the provider has it."""
+        return self._provider.access_token_header
 
     async def get_valid_token(
         self, user_id: str, *, min_validity: float | None = None, rejected: str | None = None

@@ -71,13 +71,13 @@ class Backoff:
             self._probe = None
             self._provider = _Pause(1, now, now + pause) if pause else None
 
-    def failed(self, user_id: str, now: float) -> None:
-        """Start the next, longer pause of `user_id`."""
+    def failed(self, user_id: str, now: float, *, at_least: float = 0.0) -> None:
+        """Start the next, longer pause of `user_id`, of `at_least` so many seconds."""
         previous = self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         failures = 1 if previous is None else previous.failures + 1
         longest = min(self._limits.first_backoff * 2.0 ** min(failures - 1, 30), self._limits.longest_backoff)
         # Jitter, so that users who failed together do not come back together.
-        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        seconds = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - not a secret
         self._by_user[user_id] = _Pause(failures, now, now + seconds)
         if len(self._by_user) > self._limits.max_backoff_users:
             del self._by_user[next(iter(self._by_user))]

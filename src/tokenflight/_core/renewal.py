@@ -275,7 +275,7 @@ class Renewal:
             async with deadline(seconds, failures.deadline_exceeded(self._key, seconds)):
                 renewed = await call_provider(self._state.provider, self._key, tokens)
         except ProviderUnavailable as exc:
-            pause = exc.retry_after or pause
+            pause = 0.0 if exc.code == "not_yet" else exc.retry_after or pause
             raise
         except (TokenRefreshError, PartialRenewal):
             pause = 0.0  # the provider has answered
@@ -327,11 +327,14 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        if isinstance(error, ProviderUnavailable) and (error.retry_after or error.code == "rate_limited"):
-            backoff.hold_provider(now, error.retry_after or self._state.limits.provider_pause)
+        pause = error.retry_after or 0.0 if isinstance(error, ProviderUnavailable) else 0.0
+        if error.code == "rate_limited":
+            pause = pause or self._state.limits.provider_pause
+        if pause and error.code != "not_yet":  # too early for this user says nothing about others
+            backoff.hold_provider(now, pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
         if is_served or is_about_provider:  # also if detached: the flight that waits for the lease must not ask at once
-            backoff.failed(user_id, now)
+            backoff.failed(user_id, now, at_least=pause)
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)
         return Outcome(record, error)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from tokenflight.providers._decoding import folded
+from tokenflight.providers._replies.decoding import folded
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A client honours what a provider asks for up to this."""
