@@ -52,8 +52,9 @@ async def test_v6_of_five_hundred_due_users_one_probes_a_provider_that_goes_on_a
 @pytest.mark.parametrize(
     ("fault", "pause"),
     [
-        (RateLimited(PAUSE), PAUSE),
-        (RateLimited(PAUSE, "Retry-After date"), PAUSE),
+        *((RateLimited(PAUSE, form), PAUSE) for form in get_args(PauseForm)),
+        (RateLimited(PAUSE - 0.5, "Retry-After date"), PAUSE),
+        (RateLimited(float(PAUSE)), PAUSE),
         (RateLimited(), LIMITS.provider_pause),
     ],
     ids=repr,
