@@ -218,8 +218,6 @@ class TokenRefresher:
             finally:
                 await self._store.aclose()
 
-    # The waiter's side: the cache, or a flight.
-
     async def _obtain(self, user_id: str, requirement: Requirement) -> TokenSet:
         """Return a token set that meets `requirement`: from the cache, or else from a flight.
 
@@ -320,8 +318,6 @@ class TokenRefresher:
             # It is stored. What failed before belongs to a grant that is over.
             state.flights.detach(user_id, SUPERSEDED)
             state.backoff.clear(user_id)
-
-    # Small parts.
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""

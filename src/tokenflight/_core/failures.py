@@ -99,6 +99,13 @@ def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     )
 
 
+def pause_asked_for(error: TokenflightError, default: float) -> float:
+    """How many seconds the provider asks to wait; `default` where it says no more than "too many requests"."""
+    if not isinstance(error, ProviderUnavailable):
+        return 0.0
+    return error.retry_after or (default if error.code == "rate_limited" else 0.0)
+
+
 def as_tokenflight_error(exc: BaseException, key: TokenKey) -> TokenflightError:
     """`exc` itself, or an error of the tree in place of an exception that a third party's provider let through."""
     if isinstance(exc, TokenflightError):

@@ -327,9 +327,7 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        pause = error.retry_after or 0.0 if isinstance(error, ProviderUnavailable) else 0.0
-        if error.code == "rate_limited":
-            pause = pause or self._state.limits.provider_pause
+        pause = failures.pause_asked_for(error, self._state.limits.provider_pause)
         if pause and error.code != "not_yet":  # too early for this user says nothing about others
             backoff.hold_provider(now, pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
