@@ -1,0 +1,164 @@
+"""The members of a token reply by their standard names (RFC 6749 §5.1), read from each vendor's names and forms."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeGuard
+
+from tokenflight.providers._replies.decoding import folded
+
+MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
+"""A longer lifetime than this is a vendor's way of saying "unknown"."""
+
+_EARLIEST_MOMENT: Final = 1e9
+"""A larger number of seconds is a moment (after September 2001) and no duration."""
+_EARLIEST_MOMENT_IN_MILLISECONDS: Final = 1e11
+_MAX_TIME_LENGTH: Final = 64
+
+_ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - the name of a member
+_REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a member
+_NAMES: Final = {
+    _ACCESS_TOKEN: ("accesstoken",),
+    _REFRESH_TOKEN: ("refreshtoken",),
+    "token_type": ("tokentype",),
+    "id_token": ("idtoken",),
+    "scope": ("scope", "scopes"),
+    "expires_in": ("expiresinsec", "expiresinseconds", "expiresin"),
+    "expires_at": ("expiresat", "expireson", "expires", "expiry", "expiration", "expirationtime"),
+    "refresh_in": ("refreshin",),
+    "refresh_token_expires_in": ("refreshtokenexpiresin", "xrefreshtokenexpiresin", "refreshexpiresin"),
+    "refresh_token_expires_at": ("refreshtokenexpiresat", "refreshtokenexpireson", "refreshexpiresat"),
+}
+"""A standard name, and the folded names that mean it. The first one with a usable value counts."""
+_STANDARD_NAMES: Final = {name: standard for standard, names in _NAMES.items() for name in names}
+_PROOF_TYPES: Final = re.compile(r"(?<![a-z0-9])(mac|pop|hok|hmac|ssh-cert)(?![a-z0-9])", re.IGNORECASE)
+"""Token types that need more in a request than the token itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandardMembers:
+    """The members of one object: the values found for each standard name, and all `others` under their own."""
+
+    found: Mapping[str, list[object]] = field(repr=False)
+    others: Mapping[str, object] = field(repr=False)
+
+    @property
+    def has_access_token(self) -> bool:
+        """Whether there is an access token that can be sent in a header."""
+        return is_token(self._first(_ACCESS_TOKEN))
+
+    @property
+    def refresh_token(self) -> str | None:
+        """The refresh token, if there is one that can be sent."""
+        value = self._first(_REFRESH_TOKEN)
+        return value.strip() if is_token(value) else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why these members will not do, as in "the reply …", or None if they will."""
+        token_type = self._first("token_type")
+        refresh_token = self._first(_REFRESH_TOKEN)
+        if not self.has_access_token:
+            return "has no usable access_token"
+        if not isinstance(token_type, str | None):
+            return "has a token_type that is no text"
+        if token_type is not None and _PROOF_TYPES.search(token_type):
+            return "has a token_type that demands a proof"
+        if self.refresh_token is None and not _is_absent(refresh_token):
+            return "has no usable refresh_token"
+        return None
+
+    def values(self, now: float) -> dict[str, object]:
+        """The standard members that make sense, tokens without white space around them, times as numbers."""
+        token_type = self._first("token_type")
+        is_dpop = isinstance(token_type, str) and token_type.strip().lower() == "dpop"
+        values: dict[str, object] = {"token_type": "DPoP" if is_dpop else "Bearer"}
+        for name in (_ACCESS_TOKEN, _REFRESH_TOKEN, "id_token"):
+            if is_token(value := self._first(name)):
+                values[name] = value.strip()
+        if (scope := self._first("scope")) is not None:
+            values["scope"] = scope
+        values |= self._expiry("expires_in", "expires_at", now)
+        values |= self._expiry("refresh_token_expires_in", "refresh_token_expires_at", now)
+        for value in self.found.get("refresh_in", ()):
+            if (time := _time(value)) is not None and not time.is_moment:
+                values["refresh_in"] = time.seconds
+        return values
+
+    def _first(self, name: str) -> object:
+        return next(iter(self.found.get(name, ())), None)
+
+    def _expiry(self, lifetime_name: str, moment_name: str, now: float) -> dict[str, object]:
+        for value in (*self.found.get(lifetime_name, ()), *self.found.get(moment_name, ())):
+            time = _time(value)
+            if time is None or time.seconds - (now if time.is_moment else 0) > MAX_LIFETIME_SECONDS:
+                continue
+            return {moment_name if time.is_moment else lifetime_name: time.seconds}
+        return {}
+
+
+def standard_members(holder: Mapping[str, object], *, is_form: bool = False) -> StandardMembers:
+    """The members of `holder`, an object in a reply or, with `is_form`, a form-encoded one."""
+    found: dict[str, list[tuple[tuple[int, bool], object]]] = {}
+    others: dict[str, object] = {}
+    for name, value in holder.items():
+        key = folded(name)
+        if (standard := _STANDARD_NAMES.get(key)) is None:
+            others[name] = value
+            continue
+        # A space in a form's token is a plus sign that the server did not encode.
+        is_unencoded = is_form and standard in {_ACCESS_TOKEN, _REFRESH_TOKEN} and isinstance(value, str)
+        read = str(value).strip().replace(" ", "+") if is_unencoded else value
+        found.setdefault(standard, []).append(((_NAMES[standard].index(key), name != standard), read))
+    return StandardMembers(
+        {name: [value for _, value in sorted(values, key=lambda item: item[0])] for name, values in found.items()},
+        others,
+    )
+
+
+def is_token(value: object) -> TypeGuard[str]:
+    """Whether `value`, without white space around it, is a token: printable ASCII (RFC 6749 Appendix A)."""
+    return isinstance(value, str) and bool(text := value.strip()) and text.isascii() and text.isprintable()
+
+
+def _is_absent(value: object) -> bool:
+    """Whether a member says that there is none: some servers write an empty one, or false."""
+    return value is None or value is False or (isinstance(value, str) and not value.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    seconds: float
+    is_moment: bool
+
+
+def _time(value: object) -> _Time | None:
+    """A positive number of seconds or milliseconds, or a date in one of three forms."""
+    if isinstance(value, str):
+        value = value.strip()[:_MAX_TIME_LENGTH]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    except ValueError:
+        return next((_Time(moment, is_moment=True) for moment in _moments(str(value))), None)
+    if not math.isfinite(seconds) or seconds <= 0:
+        return None
+    if seconds > _EARLIEST_MOMENT_IN_MILLISECONDS:
+        return _Time(seconds / 1000, is_moment=True)
+    return _Time(int(seconds) if seconds.is_integer() else seconds, is_moment=seconds > _EARLIEST_MOMENT)
+
+
+def _moments(text: str) -> Iterator[float]:
+    """The moment in a date: ISO 8601, with a zone's name after it, or as in mail and HTTP; UTC where none is named."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = parse(text.removesuffix("UTC").removesuffix("GMT").strip())
+            yield (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError, IndexError, TypeError):
+            continue

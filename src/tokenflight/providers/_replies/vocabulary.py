@@ -1,0 +1,185 @@
+"""The words in which authorization servers say that something failed, as tables and patterns.
+
+Codes and sentences are matched as lower-case words with one space between (`wording.words_of`), so that
+``REFRESH_TOKEN_EXPIRED``, ``RefreshTokenExpired`` and "Refresh token expired" are one.
+"""
+
+import re
+from typing import Final
+
+CODE_NAMES: Final = (
+    "error",
+    "errorcode",
+    "code",
+    "errortype",
+    "errcode",
+    "err",
+    "status",
+    "category",
+    "type",
+    "reason",
+    "errorkey",
+    "suberror",
+    "errorsubtype",
+)
+"""Members whose values are codes, the most telling first."""
+SENTENCE_NAMES: Final = (
+    "errordescription",
+    "message",
+    "errormessage",
+    "errmsg",
+    "msg",
+    "errorsummary",
+    "detail",
+    "details",
+    "description",
+    "faultstring",
+    "hint",
+    "title",
+    "developermessage",
+    "usermessage",
+    "reason",
+    "error",
+)
+"""Members whose values are sentences, the best to show first."""
+LIST_NAMES: Final = frozenset({"errors", "fields", "invalidparams", "fielderrors", "validationerrors"})
+"""Members that hold one entry a fault; each entry is a sentence of its own."""
+
+PASSING_CODES: Final = frozenset(
+    {
+        "server",  # server_error, without its suffix
+        "temporarily unavailable",
+        "slow down",
+        "internal",
+        "internal server",
+        "internal failure",
+        "internal service",
+        "backend",
+        "service unavailable",
+        "service temporarily unavailable",
+        "service timeout",
+        "request timeout",
+        "gateway timeout",
+        "timeout",
+        "unavailable",
+        "overloaded",
+        "deadline exceeded",
+        "resource exhausted",
+        "quota exceeded",
+        "try again later",
+        "concurrent request",
+        "concurrent requests",
+        "request in progress",
+        "already in progress",
+    }
+)
+REFUSED_CODES: Final = frozenset(
+    {
+        "invalid grant",
+        "expired grant",
+        "revoked grant",
+        "interaction required",
+        "login required",
+        "consent required",
+        "account selection required",
+        "mfa required",
+        "reauth required",
+        "reauthentication required",
+        "relogin required",
+        "invalid rapt",
+        "account inactive",
+        "account disabled",
+        "account deactivated",
+        "inactive user",
+        "user inactive",
+        "user disabled",
+        "user deactivated",
+        "user blocked",
+        "user suspended",
+        "user not found",
+        "session not found",
+        "invalid session",
+    }
+)
+TOKEN_CODES: Final = frozenset(
+    {"invalid token", "bad token", "token invalid", "token not valid", "inactive token", "token inactive"}
+)
+"""Of the refresh token, unless a sentence is about another one."""
+MISCONFIGURED_CODES: Final = frozenset(
+    {
+        "invalid scope",
+        "invalid target",
+        "unsupported grant type",
+        "unauthorized grant type",
+        "invalid grant type",
+        "redirect uri mismatch",
+        "invalid redirect uri",
+        "unsupported response type",
+        "invalid dpop proof",
+        "use dpop nonce",
+        "invalid issuer",
+    }
+)
+
+RATE_LIMIT: Final = re.compile(r"\brate limit|\bratelimit|\btoo many requests\b|\brequest limit exceeded\b|\bthrottl")
+ABOUT_CLIENT: Final = re.compile(
+    r"^(?=.*\b(invalid|bad|incorrect|unknown|wrong|expired|deleted|disabled|suspended|missing|not)\b)"
+    r"(?=.*\b(client|app|application|consumer)\b)(?!.*\brefresh token\b)"
+)
+CLIENT_SECRET: Final = re.compile(
+    r"\bclient (id|secret|credentials?|authentication|assertion)\b|\bapp(lication)? (id|secret)\b"
+)
+_DEAD: Final = (
+    r"(?:invalid|expired|revoked|reused?|inactive|consumed|rotated|blacklisted|malformed|stale|rejected|unrecogni[sz]ed"
+    r"|superseded|incorrect|nonexistent|deleted|replayed|invalidated|terminated)"
+)
+_ADJECTIVE: Final = rf"(?:{_DEAD}|bad|unknown|wrong)"
+DEAD_REFRESH_TOKEN: Final = re.compile(
+    rf"\b{_ADJECTIVE}(?: (?:or|and|the|a|this|your|oauth|{_ADJECTIVE}))* refresh token\b"
+    r"|\b(?:not|couldn t|can t|cannot|unable to) (?:find|decrypt|verify|validate) (?:(?:the|this) )?refresh token\b"
+    r"|\bno such refresh token\b|\brequires an active refresh token\b"
+    r"|\brefresh token(?: (?!(?:not|never|t)\b)\w+){0,5}? "
+    rf"(?:{_DEAD}|no longer|already used|been used|was used|used already|(?:doesn|don) t exist|isn t (?:valid|active)"
+    r"|not (?:found|valid|active|recogni[sz]ed|exist|match|be found|be decrypted)|mismatch)\b"
+    r"|^refresh token used$"
+)
+_GRANT: Final = r"(?:token|grant|authori[sz]ation|consent|session)"
+OVER: Final = re.compile(
+    rf"\b{_GRANT}(?: (?!(?:not|never|t)\b)\w+){{0,8}}? (?:expired|revoked|blacklisted|invalidated)\b"
+    rf"|\b(?:expired|revoked|blacklisted|invalidated)(?: \w+)? {_GRANT}\b"
+)
+OTHER_TOKEN: Final = re.compile(
+    r"\b(?:access|bearer|csrf|api|id|registration|code|assertion|client|certificate|key|secret|licen[cs]e|app"
+    r"|application|subscription|trial|header)\b"
+)
+AT_FAULT_IS_THE_REQUEST: Final = re.compile(
+    r"\b(?:missing|unsupported|grant type|blank|empty|too many|rate limit)\b"
+    r"|\brefresh token (?:request|flow|policy|support|endpoint|scope)\b"
+    r"|\b(?:is|are|token|parameters?|field|value) required\b|\brequired (?:parameter|field|argument)\b"
+    r"|\bmust (?:be|have|contain|include|provide|specify|not)\b"
+    r"|\bnot (?:supported|allowed|enabled|permitted|issued|provided|authori[sz]ed|present|specified)\b"
+    r"|\bclient (?:id|secret|credentials?|authentication)\b"
+)
+GRANT_TYPE: Final = re.compile(
+    r"\bgrant type\b.*\b(?:not|unsupported|invalid|disabled)\b|\b(?:unsupported|invalid|unknown) grant type\b"
+)
+MISSING_PARAMETER: Final = re.compile(
+    r"\bmissing\b.*\b(?:parameter|field)\b|\b(?:parameter|field)\b.*\b(?:missing|required)\b|\btoken is required\b"
+)
+LOGIN_AGAIN: Final = re.compile(
+    r"\b(?:log in|login|sign in|authenticate|authori[sz]e) again\b|\bre ?(?:authenticat|authori[sz]|login\b)"
+)
+DEAD_USER: Final = re.compile(
+    r"\buser (account )?(is |was |has been )?(inactive|deactivated|disabled|blocked|suspended|deleted|not found)\b"
+    r"|\b(inactive|deactivated|disabled|blocked|suspended|deleted) user\b"
+)
+NOT_YET: Final = re.compile(
+    r"(?<!refresh )\btoken (?:(?:is |has )?(?:still valid|not (?:yet )?expired)|(?:hasn|isn) t (?:yet )?expired)"
+    r"|\btoo (?:early|soon)\b"
+)
+PASSING: Final = re.compile(
+    r"\brate limit|\btoo many (requests|attempts)\b|\brate exceeded\b|\bthrottl|\bquota exceeded\b"
+    r"|\btry again (later|after|in)\b|\bretry (your request|later|after)\b|\btemporarily unavailable\b"
+    r"|\b(already|still|currently) being processed\b|\bservice (is )?unavailable\b|\binternal (server )?error\b"
+    r"|\btimed out\b|\bconcurrent (refresh|request|token)\b|\bin progress\b|\bunder maintenance\b"
+)

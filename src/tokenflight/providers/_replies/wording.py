@@ -1,0 +1,194 @@
+"""What the words of a reply mean at all vendors alike.
+
+RFC 6749 §5.2 names six codes. Servers add codes of their own, nest them, put them into lists, or write a sentence and
+no code. This module collects the codes and the sentences of a reply, and gives a verdict where they leave no doubt.
+
+Two rules keep the verdicts honest. A refresh request carries one token, so a token that is "expired" is the refresh
+token unless another one is named. And a fault of the client or of the request is never the user's: a sentence about a
+secret, a grant type or a missing parameter refuses nobody.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tokenflight.profiles import Verdict
+from tokenflight.providers._replies.decoding import folded
+from tokenflight.providers._replies.vocabulary import (
+    ABOUT_CLIENT,
+    AT_FAULT_IS_THE_REQUEST,
+    CLIENT_SECRET,
+    CODE_NAMES,
+    DEAD_REFRESH_TOKEN,
+    DEAD_USER,
+    GRANT_TYPE,
+    LIST_NAMES,
+    LOGIN_AGAIN,
+    MISCONFIGURED_CODES,
+    MISSING_PARAMETER,
+    NOT_YET,
+    OTHER_TOKEN,
+    OVER,
+    PASSING,
+    PASSING_CODES,
+    RATE_LIMIT,
+    REFUSED_CODES,
+    SENTENCE_NAMES,
+    TOKEN_CODES,
+)
+
+_MAX_MEMBERS: Final = 300
+_MAX_LEVELS: Final = 5
+_MAX_TEXT_LENGTH: Final = 1000
+
+_ENTRY: Final = "(entry)"
+"""Stands for the name of a sentence that was put together."""
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_CODE: Final = re.compile(r"[\w.:/-]+")
+_CLAUSE_END: Final = re.compile(r"[.!?;]\s+|\n")
+_COMPOUNDS: Final = {"refreshtoken": "refresh token", "accesstoken": "access token", "ratelimited": "rate limited"}
+_SUFFIXES: Final = (" exception", " error")
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What a reply says: codes as they are, the most telling first, and sentences, the best to show first."""
+
+    codes: tuple[str, ...] = field(default=(), repr=False)
+    sentences: tuple[str, ...] = field(default=(), repr=False)
+
+
+def words_of(text: str) -> str:
+    """`text` as lower-case words with a space between: ``oauth.v2.InvalidRefreshToken`` has five."""
+    return " ".join(_COMPOUNDS.get(word := found.lower(), word) for found in _WORD.findall(text[:_MAX_TEXT_LENGTH]))
+
+
+def collect_wording(members: Mapping[str, object]) -> Wording:
+    """The codes and the sentences in `members` and in what is nested in it."""
+    codes: list[tuple[int, int, str]] = []
+    sentences: list[tuple[int, int, str]] = []
+    for level, name, value in _walk(members):
+        text = f"{value}" if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(text, str) or not (text := text.strip()[:_MAX_TEXT_LENGTH]):
+            continue
+        is_code = _CODE.fullmatch(text) is not None
+        if is_code and name in CODE_NAMES:
+            codes.append((level, CODE_NAMES.index(name), text))
+        elif is_code and name in SENTENCE_NAMES and isinstance(value, str):
+            codes.append((level, len(CODE_NAMES), text))  # a code where a sentence is usual
+            sentences.append((level, SENTENCE_NAMES.index(name), text))
+        elif name in SENTENCE_NAMES:
+            sentences.append((level, SENTENCE_NAMES.index(name), text))
+        elif name == _ENTRY:
+            sentences.append((_MAX_LEVELS, 0, text))  # names and texts mixed: understood like any, shown last
+    return Wording(_in_order(codes), _in_order(sentences))
+
+
+def verdict_of(wording: Wording) -> Verdict | None:
+    """What `wording` means wherever it comes from; None where that is in doubt."""
+    clauses = [words_of(clause) for sentence in wording.sentences for clause in _CLAUSE_END.split(sentence)]
+    for code in wording.codes:
+        if (verdict := _verdict_of_code(words_of(code), clauses)) is not None:
+            return verdict
+    return _verdict_of_clauses(clauses)
+
+
+def is_rate_limit(code: str) -> bool:
+    """Whether a code says that the client asks too often."""
+    return bool(RATE_LIMIT.search(words_of(code)))
+
+
+def _verdict_of_code(code: str, clauses: list[str]) -> Verdict | None:
+    for suffix in _SUFFIXES:
+        code = code.removesuffix(suffix)
+    if code in MISCONFIGURED_CODES or ABOUT_CLIENT.search(code):
+        return Verdict.MISCONFIGURED
+    if code in PASSING_CODES or RATE_LIMIT.search(code):
+        return Verdict.PASSING
+    if code in REFUSED_CODES or _is_dead(code):
+        return _correction(clauses) or Verdict.REFUSED
+    if code in TOKEN_CODES and not any(OTHER_TOKEN.search(clause) for clause in clauses):
+        return Verdict.REFUSED
+    return None
+
+
+def _correction(clauses: list[str]) -> Verdict | None:
+    """What the sentences say beside a code of refusal: some servers have one code for all that fails."""
+    for clause in clauses:
+        if NOT_YET.search(clause):
+            return Verdict.NOT_YET
+        if PASSING.search(clause):
+            return Verdict.PASSING
+        is_about_client = CLIENT_SECRET.search(clause) and "token" not in clause.split()
+        if is_about_client or GRANT_TYPE.search(clause) or MISSING_PARAMETER.search(clause):
+            return Verdict.MISCONFIGURED
+    return None
+
+
+def _verdict_of_clauses(clauses: list[str]) -> Verdict | None:
+    if any(NOT_YET.search(clause) for clause in clauses):
+        return Verdict.NOT_YET
+    if any(CLIENT_SECRET.search(clause) for clause in clauses):
+        return Verdict.MISCONFIGURED
+    for clause in clauses:
+        if _is_dead(clause) or DEAD_USER.search(clause) or LOGIN_AGAIN.search(clause):
+            return Verdict.REFUSED
+        if PASSING.search(clause):
+            return Verdict.PASSING
+    return None
+
+
+def _is_dead(text: str) -> bool:
+    """Whether words say that the refresh token, or the token of the request, is no good any more."""
+    if AT_FAULT_IS_THE_REQUEST.search(text):
+        return False
+    if DEAD_REFRESH_TOKEN.search(text):
+        return True
+    return bool(OVER.search(text)) and not OTHER_TOKEN.search(text)
+
+
+def _in_order(found: list[tuple[int, int, str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for _, _, text in sorted(found, key=lambda item: item[:2])))
+
+
+def _walk(members: Mapping[str, object]) -> Iterator[tuple[int, str, object]]:
+    """``(level, folded name, value)`` of each member, level by level; an entry of a list of faults is one sentence."""
+    seen = 0
+    outer: list[tuple[str, object]] = [("", members)]
+    for level in range(_MAX_LEVELS):
+        inner: list[tuple[str, object]] = []
+        for owner, container in outer:
+            for name, value in _members_of(owner, container):
+                seen += 1
+                if seen > _MAX_MEMBERS:
+                    return
+                if isinstance(value, Mapping | list):
+                    inner.append((name, value))
+                else:
+                    yield level, name, value
+                if owner in LIST_NAMES and (entry := _entry(name, value)):
+                    yield level, _ENTRY, entry
+        outer = inner
+
+
+def _members_of(owner: str, container: object) -> Iterator[tuple[str, object]]:
+    """The members of an object by their folded names; the items of a list by the name of the list."""
+    if isinstance(container, Mapping):
+        for name, value in container.items():
+            yield folded(str(name)[:_MAX_TEXT_LENGTH]), value
+    elif isinstance(container, list):
+        for value in container:
+            yield owner, value
+
+
+def _entry(name: str, value: object) -> str:
+    """One entry of a list of faults as one sentence: the names and the texts in it, in their order."""
+    if isinstance(value, Mapping):
+        texts = [item for pair in value.items() for item in pair if isinstance(item, str)]
+    elif isinstance(value, list):
+        texts = [name, *(item for item in value if isinstance(item, str))]
+    else:
+        texts = [name, value] if isinstance(value, str) else []
+    return " ".join(text[:_MAX_TEXT_LENGTH] for text in texts[:20])
