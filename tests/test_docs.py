@@ -226,11 +226,10 @@ def test_links_within_the_repository_lead_somewhere(page: str) -> None:
         assert not heading or heading in headings_of(target.read_text(encoding="utf-8")), heading
 
 
-def test_the_changelog_begins_with_this_version() -> None:
+def test_the_changelog_begins_with_what_is_not_released_and_then_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    latest = re.search(r"^## \[(.+?)\]", changelog, re.MULTILINE)
-    assert latest is not None
-    assert latest[1] == version("tokenflight")
+    versions = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    assert versions[:2] == ["Unreleased", version("tokenflight")]
 
 
 @asynccontextmanager
