@@ -408,6 +408,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "expiry_buffer": 300,
         "refresh_ahead": 300,
         "max_buffer_fraction": 0.25,
+        "patience": 1,
         "assumed_lifetime": 3600,
         "cache_ttl": 60,
         "max_cached_users": 100_000,
@@ -421,7 +422,12 @@ NO_NUMBER = [-1, -0.001, math.nan, math.inf, "60", None, True, [60], 10**400]
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(field, value) for field in FIELDS for value in NO_NUMBER if (field, value) != ("cache_ttl", None)],
+    [
+        (field, value)
+        for field in FIELDS
+        for value in NO_NUMBER
+        if not (field in {"cache_ttl", "patience"} and value is None)
+    ],
     ids=lambda value: str(value)[:20],
 )
 def test_a_wrong_policy_is_refused_and_the_field_is_named(field: str, value: Any) -> None:
@@ -454,7 +460,8 @@ def test_nothing_is_a_valid_length_of_time(field: str) -> None:
 
 
 def test_without_a_time_to_live_the_copy_in_memory_is_trusted_until_due() -> None:
-    assert RefreshPolicy(cache_ttl=None).cache_ttl is None
+    policy = RefreshPolicy(cache_ttl=None, patience=None)
+    assert (policy.cache_ttl, policy.patience) == (None, None)
 
 
 def test_policies_are_values() -> None:

@@ -24,11 +24,12 @@ class Flight(Generic[T]):
     have been released with another result, and the work's own result is discarded.
     """
 
-    __slots__ = ("_outcome", "_waiters", "detached", "key", "outdated", "serves_all")
+    __slots__ = ("_outcome", "_waiters", "detached", "key", "outdated", "serves_all", "started")
 
     def __init__(self, key: str, *, serves_all: bool = False) -> None:
         self.key = key
         self.serves_all = serves_all
+        self.started = asyncio.get_running_loop().time()
         self.outdated = False
         self.detached = False
         self._outcome: T | _Failure | None = None
@@ -58,9 +59,7 @@ class Flight(Generic[T]):
         except TokenflightError as exc:
             return _Failure(exc)
         except Exception as exc:  # noqa: BLE001 - every waiter has to hear of it, whatever it is
-            unexpected = TokenflightError(f"unexpected {type(exc).__name__}; see the cause", code="unexpected")
-            unexpected.__cause__ = exc
-            return _Failure(unexpected)
+            return _unexpected(exc)
 
     def land(self, outcome: "T | _Failure") -> None:
         """Give `outcome` to all waiters, now and later."""
@@ -98,9 +97,10 @@ class SingleFlight(Generic[T]):
 
         def land(task: asyncio.Task[T | _Failure]) -> None:
             del self._tasks[task]
+            outcome = _outcome_of(task)
             if not flight.detached:
                 del self._by_key[key]
-                flight.land(_cancelled() if task.cancelled() else task.result())
+                flight.land(outcome)
 
         # A callback, not a finally: a task cancelled before its first step never enters its own code.
         task.add_done_callback(land)
@@ -146,6 +146,25 @@ class _Failure:
     """A failure as a value: asyncio would log a task's exception that no waiter retrieves."""
 
     error: TokenflightError
+
+
+def _outcome_of(task: "asyncio.Task[T | _Failure]") -> "T | _Failure":
+    """What the waiters get of a task that has ended, whatever it ended with."""
+    if task.cancelled():
+        return _cancelled()
+    if (error := task.exception()) is None:
+        return task.result()
+    # No `Exception`, such as SystemExit: the waiters get an error of their own, and the loop's handler gets this one.
+    task.get_loop().call_exception_handler(
+        {"message": f"{task.get_name()} ended with {type(error).__name__}", "exception": error, "task": task}
+    )
+    return _unexpected(error)
+
+
+def _unexpected(exc: BaseException) -> _Failure:
+    unexpected = TokenflightError(f"unexpected {type(exc).__name__}; see the cause", code="unexpected")
+    unexpected.__cause__ = exc
+    return _Failure(unexpected)
 
 
 def _cancelled() -> _Failure:

@@ -29,6 +29,8 @@ class RefreshPolicy:
     of this share, so that a token of a minute is not renewed on every call.
     `assumed_lifetime`: how long a token lives whose provider does not say, counted from `TokenSet.issued_at`, if there
     is a refresh token to renew it with. Where that moment is unknown too, the token is due.
+    `patience`: how long a caller whose token set is due, but still really valid, waits for a renewal before it is given
+    that token set; counted from the start of the renewal, which goes on. None waits to the end.
     `cache_ttl`: how long the copy in memory is trusted before the store is read again, so that a logout or a renewal
     elsewhere is seen; None trusts it until the token is due.
     `max_cached_users`: how many users' token sets stay in memory; one more costs the oldest a read of the store.
@@ -39,6 +41,7 @@ class RefreshPolicy:
     expiry_buffer: float = 300
     refresh_ahead: float = 300
     max_buffer_fraction: float = 0.25
+    patience: float | None = 1
     assumed_lifetime: float = 3600
     cache_ttl: float | None = 60
     max_cached_users: int = 100_000
@@ -47,7 +50,7 @@ class RefreshPolicy:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None and field.name == "cache_ttl":
+            if value is None and field.name in {"cache_ttl", "patience"}:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_SECONDS:
                 raise ConfigurationError(f"RefreshPolicy.{field.name} must be a finite number, not {value!r:.40}")

@@ -10,7 +10,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from copy import copy
 from typing import Final, Self
 
@@ -87,9 +87,9 @@ class TokenRefresher:
         """Return a valid token set for `user_id`, renewed first if it has to be.
 
         `min_validity` is how many seconds of life the caller needs; where even a new token lives shorter, the newest
-        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. The one
-        exception is a token that has just replaced a rejected one: an API that rejects even that says nothing about
-        tokens. It is handed out again for half a minute, and for ever longer where this goes on.
+        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. A token
+        that was issued because of a rejection is trusted for half a minute: if it is rejected too, the fault is not
+        the token's. That time doubles with each repetition, up to an hour.
 
         Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
@@ -157,12 +157,10 @@ class TokenRefresher:
         if await records.keeps_refresh_token(key, tokens):
             # The lease first: a flight that holds it may be waiting for the login lock.
             async with records.lease(key, wait=True), self._logging_in_or_out(user_id):
-                record = await records.save_keeping_refresh_token(key, tokens)
+                self._state.keep_login(user_id, await records.save_keeping_refresh_token(key, tokens))
         else:
             async with self._logging_in_or_out(user_id):
-                record = await records.save(key, tokens)
-        self._state.cache.rejections.forgive(user_id, tokens.access_token)
-        self._state.cache.keep(user_id, record, _now())
+                self._state.keep_login(user_id, await records.save(key, tokens))
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
@@ -177,19 +175,22 @@ class TokenRefresher:
         key = self._key(user_id)
         async with self._logging_in_or_out(user_id):
             try:
-                return await self._state.records.delete(key)
+                is_deleted = await self._state.records.delete(key)
+                self._state.pending.drop(user_id)
             finally:
                 # A delete that failed may have happened: the flight must not store a caller's row again.
                 self._state.flights.detach(user_id, SUPERSEDED)
                 self._state.cache.forget(user_id)
+        return is_deleted
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
 
-        For cron jobs, and for refresh tokens that die when unused. At most `concurrency` users are looked at at once;
-        one user's failure does not stop the others, and where the provider asks for a pause of up to a minute, the
-        sweep waits. Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is
-        closed.
+        For cron jobs, and for refresh tokens that end when unused: one that will end `within` so many seconds, as far
+        as the provider told, is renewed too. At most `concurrency` users are under way at once. One user's failure does
+        not stop the others; where the provider asks for a pause of up to a minute, the sweep waits.
+
+        Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is closed.
         """
         checked_seconds("within", within)
         require_count("concurrency", concurrency)
@@ -217,8 +218,6 @@ class TokenRefresher:
             finally:
                 await self._store.aclose()
 
-    # The waiter's side: the cache, or a flight.
-
     async def _obtain(self, user_id: str, requirement: Requirement) -> TokenSet:
         """Return a token set that meets `requirement`: from the cache, or else from a flight.
 
@@ -238,28 +237,35 @@ class TokenRefresher:
             is_joined = flight is not None
             if flight is None:
                 flight = self._start_renewal(user_id, remaining)
-            outcome = await flight.result()
+            outcome = await self._wait_for(flight, user_id, remaining)
+            if isinstance(outcome, TokenSet):
+                return outcome
             if remaining == NO_REQUIREMENT:
                 # Take the published entry if it is fresh: a thousand waiters then skip the full check.
                 entry = self._entries.get(user_id)
                 if entry is not None and entry.is_fresh(_now()):
                     return entry.tokens
-            unanswered = self._unanswered(remaining, flight, outcome, is_joined=is_joined)
+            unanswered = self._state.unanswered(remaining, flight, outcome, is_joined=is_joined)
             if unanswered is None:
                 return self._deliver(user_id, outcome, remaining)
             remaining = unanswered
 
-    def _unanswered(
-        self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool
-    ) -> Requirement | None:
-        """What the caller has to look for again; None if the `outcome` of `flight` answers it."""
-        if outcome is SUPERSEDED:
-            return requirement.after_login()
-        if flight.outdated:
-            return requirement.after_possible_login()
-        if is_joined and not self._state.answers(flight.key, outcome, requirement):
-            return requirement
-        return None
+    async def _wait_for(self, flight: Flight[Outcome], user_id: str, requirement: Requirement) -> Outcome | TokenSet:
+        """The outcome of `flight`; or, when the policy's patience is over, a token set that is still really valid."""
+        patience = self._state.policy.patience
+        if patience is None or requirement.min_validity:
+            return await flight.result()
+        entry = self._entries.get(user_id)
+        if entry is not None and self._state.stand_in(user_id, entry.record, requirement) is None:
+            return await flight.result()  # no time limit is needed, and a thousand waiters are spared a timer each
+        # Counted from the flight's start: while it hangs, only its first callers wait at all.
+        left = flight.started + patience - asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                return await flight.result()
+        entry = self._entries.get(user_id)  # the flight has read the store by now, unless that hangs
+        tokens = self._state.stand_in(user_id, None if entry is None else entry.record, requirement)
+        return await flight.result() if tokens is None else tokens
 
     def _deliver(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet:
         """Return the token set of `outcome`, or one that stands in for it; otherwise raise its error."""
@@ -305,15 +311,13 @@ class TokenRefresher:
         async with state.records.login_lock(user_id):
             try:
                 yield
-                # It is stored. What failed before, or waits to be stored, belongs to a grant that is over.
-                state.flights.detach(user_id, SUPERSEDED)
-                state.pending.drop(user_id)
-                state.backoff.clear(user_id)
-            finally:  # also if cancelled or failed: it may be stored
+            except BaseException:  # cancelled or failed, it may be stored
                 state.flights.mark_outdated(user_id)
                 state.cache.mark_stale(user_id)
-
-    # Small parts.
+                raise
+            # It is stored. What failed before belongs to a grant that is over.
+            state.flights.detach(user_id, SUPERSEDED)
+            state.backoff.clear(user_id)
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""

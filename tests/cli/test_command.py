@@ -1,8 +1,11 @@
 """The ``tokenflight`` command around its subcommands."""
 
+import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
 
@@ -50,5 +53,21 @@ def test_without_the_extra_it_says_in_one_line_what_to_install(missing: tuple[st
 
 def test_the_library_and_the_further_processes_of_the_demo_need_none_of_the_extra() -> None:
     hidden = "".join(f"sys.modules[{name!r}] = None; " for name in ("cyclopts", "rich", "uvicorn"))
-    done = python("-c", f"import sys; {hidden}import tokenflight.httpx, tokenflight.cli._worker")
+    done = python("-c", f"import sys; {hidden}import tokenflight.httpx, tokenflight.cli.demo._worker")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_k10_sigterm_ends_the_demo_tidily(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tokenflight", "demo"],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        assert "Playing on a fake provider" in process.stdout.readline()
+        assert list(tmp_path.iterdir())
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tokenflight.cli import _processes
-from tokenflight.cli import demo as demo_module
 from tokenflight.cli._app import app
-from tokenflight.cli._calls import CLIENT_ID, Tally
-from tokenflight.cli._display import Board, Outcome
-from tokenflight.cli._scenes import SCENES, Scene
-from tokenflight.cli._stage import Counts, Stage, open_stage
-from tokenflight.cli.demo import play, play_all
+from tokenflight.cli.demo import _command as demo_module
+from tokenflight.cli.demo import _processes
+from tokenflight.cli.demo._calls import CLIENT_ID, Tally
+from tokenflight.cli.demo._command import play, play_all
+from tokenflight.cli.demo._display import Board, Outcome
+from tokenflight.cli.demo._scenes import SCENES, Scene
+from tokenflight.cli.demo._stage import Counts, Stage, open_stage
 from tokenflight.testing import FakeProvider
 
 COMMAND = (sys.executable, "-m", "tokenflight", "demo")
@@ -197,12 +197,12 @@ async def test_a_provider_that_refuses_makes_the_scene_off_and_says_why(stage: S
 async def test_a_further_process_that_dies_makes_the_scene_off_and_says_why(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_processes, "_MODULE", "tokenflight.cli.no_such_module")
+    monkeypatch.setattr(_processes, "_MODULE", "tokenflight.cli.demo.no_such_module")
     outcome = await play(SCENE_OF["2 further processes"], stage)
     assert outcome.counted == Counts(api_calls=0, token_requests=0, refreshes=0, failed=50)
     assert outcome.problem is not None
     assert outcome.problem.startswith("a process ended with exit status 1: ")
-    assert outcome.problem.endswith("No module named tokenflight.cli.no_such_module")
+    assert outcome.problem.endswith("No module named tokenflight.cli.demo.no_such_module")
 
 
 async def test_a_scene_that_raises_is_off_says_why_and_the_next_one_plays() -> None:

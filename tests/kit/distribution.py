@@ -9,8 +9,8 @@ TOGETHER: Final = (
     "tests/interop/",
     "tests/storms/",
     "tests/test_benchmarks.py",
-    "tests/refresher/test_disk_trouble.py",
-    "tests/refresher/test_processes.py",
+    "tests/refresher/test_p7_disks.py",
+    "tests/refresher/test_x10_first_records.py",
 )
 """Where tests share what takes long to start, or start so many processes that one at a time is enough."""
 

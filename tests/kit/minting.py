@@ -38,6 +38,9 @@ class Minting:
         return renewed_of(user_id)
 
 
+KEY: Final = TokenKey(Minting.name, "alice")
+
+
 def flights_of(refresher: TokenRefresher) -> int:
     return len(refresher._state.flights._by_key)
 

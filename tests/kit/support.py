@@ -5,10 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from tokenflight import (
-    TokenEvent,
-    TokenSet,
-)
+from tokenflight import TokenEvent, TokenSet
 from tokenflight.testing import FakeProvider
 
 NOW: Final = 1_800_000_000.0
@@ -19,6 +16,12 @@ def login(fake: FakeProvider, user_id: str, *, life_left: float = 3600.0, **chan
     now = time.time()
     tokens = TokenSet.from_response(fake.login(user_id, lifetime=life_left))
     return replace(tokens, issued_at=now + life_left - 3600, expires_at=now + life_left, **changes)
+
+
+async def let_others_run() -> None:
+    """Let every other task run until it waits for what only time or the test brings. No task may wait for I/O."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 async def until_told(events: list[TokenEvent], kind: type[TokenEvent]) -> None:

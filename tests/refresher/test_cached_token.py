@@ -8,7 +8,7 @@ from tokenflight import OIDCProvider, RefreshPolicy, TokenRefresher, TokenStore
 from tokenflight.testing import FakeProvider
 
 
-async def test_a_fresh_token_in_memory_is_returned(fake: FakeProvider, refresher: TokenRefresher) -> None:
+async def test_a_fresh_token_in_the_cache_is_returned(fake: FakeProvider, refresher: TokenRefresher) -> None:
     await refresher.save_tokens("alice", login(fake, "alice"))
     assert refresher.cached_token("alice") is await refresher.get_valid_token("alice")
 
@@ -36,7 +36,7 @@ async def test_a_token_that_has_to_be_renewed_is_not_returned_and_no_renewal_sta
     assert fake.requests() == 0
 
 
-async def test_a_copy_older_than_the_cache_allows_is_not_returned(
+async def test_an_entry_older_than_the_cache_allows_is_not_returned(
     clock: time_machine.Traveller, fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
     await refresher.save_tokens("alice", login(fake, "alice"))

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from kit.minting import Minting, renewed_of
-from kit.support import NOW, login
+from kit.support import NOW, let_others_run, login
 from tokenflight import (
     ClientSecretBasic,
     ConfigurationError,
@@ -23,7 +23,7 @@ from tokenflight import (
     TokenSet,
     TokenStore,
 )
-from tokenflight.testing import FakeProvider, RateLimited, ServerError
+from tokenflight.testing import FakeProvider, FaultyStore, RateLimited, ServerError
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ async def test_what_a_renewal_made_outlives_the_caller_that_asked_for_it(
 async def test_processes_take_turns_at_a_provider_that_does_not_rotate_without_going_back_to_an_older_set(
     clock: time_machine.Traveller,
 ) -> None:
-    fake = FakeProvider(rotate=False)
+    fake = FakeProvider(rotation="never")
     async with fake.client() as http:
         provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
         async with TokenRefresher(provider) as one, TokenRefresher(provider) as other:
@@ -223,7 +223,7 @@ async def test_processes_take_turns_at_a_provider_that_does_not_rotate_without_g
     assert fake.refreshes() == 2
 
 
-async def test_during_the_providers_pause_nobody_is_given_an_older_set_than_their_own(
+async def test_during_the_providers_pause_no_caller_is_given_an_older_set_than_its_own(
     fake: FakeProvider, provider: OIDCProvider, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider) as here, TokenRefresher(provider) as elsewhere:
@@ -299,5 +299,51 @@ async def test_a_row_that_is_aging_is_not_renewed_behind_its_callers_back(
     )
     before = fake.requests()
     assert (await refresher.ensure_valid_token("alice", row)).tokens == aging
-    await asyncio.sleep(0.05)
+    await let_others_run()
     assert fake.requests() == before
+
+
+async def test_a_row_that_joins_a_flight_with_a_dead_one_gets_a_renewal_of_its_own(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    dead = login(fake, "alice", life_left=-100)
+    fake.revoke("alice")
+    with fake.hold() as gate:
+        first = asyncio.create_task(refresher.ensure_valid_token("alice", dead))
+        await gate.reached()
+        clock.shift(7200)
+        second = asyncio.create_task(refresher.ensure_valid_token("alice", login(fake, "alice", life_left=10)))
+        await asyncio.sleep(0)
+    with pytest.raises(ReauthenticationRequired):
+        await first
+    assert (await second).tokens.refresh_token == fake.current_refresh_token("alice")
+
+
+async def test_a_row_that_joins_the_flight_of_a_refused_one_is_renewed_and_not_only_served(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+) -> None:
+    dead = login(fake, "alice", life_left=-7200)
+    fake.revoke("alice")
+    with fake.hold() as gate:
+        first = asyncio.create_task(refresher.ensure_valid_token("alice", dead))
+        await gate.reached()
+        row = login(fake, "alice", life_left=-1)
+        second = asyncio.create_task(refresher.ensure_valid_token("alice", row))
+        await asyncio.sleep(0)
+    with pytest.raises(ReauthenticationRequired):
+        await first
+    result = await second
+    assert result.should_update
+    assert result.tokens.refresh_token == fake.current_refresh_token("alice")
+
+
+async def test_a_row_that_joins_the_cold_read_of_a_user_without_tokens_is_renewed(
+    fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
+) -> None:
+    store.delay("load", 0.01)
+    reading = asyncio.create_task(refresher.get_valid_token("alice"))
+    await asyncio.sleep(0)
+    result = await refresher.ensure_valid_token("alice", login(fake, "alice", life_left=-1))
+    assert result.tokens.refresh_token == fake.current_refresh_token("alice")
+    with pytest.raises(ReauthenticationRequired):
+        await reading

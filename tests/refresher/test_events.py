@@ -141,7 +141,7 @@ def test_an_event_cannot_be_changed(event: TokenEvent) -> None:
         event.user_id = "bob"  # type: ignore[misc] # the point
 
 
-def test_that_nobody_has_logged_in_is_no_warning(log: pytest.LogCaptureFixture) -> None:
+def test_a_user_who_never_logged_in_is_no_warning(log: pytest.LogCaptureFixture) -> None:
     announce(dataclasses.replace(FAILED, error="ReauthenticationRequired", code="no_tokens"), ())
 
     assert [record.levelno for record in log.records] == [logging.INFO]

@@ -1,6 +1,6 @@
 """Random histories of a few users, refreshers and troubles, held against a model of what may happen.
 
-Hypothesis draws the steps; many calls are still under way while later steps happen. `model.Ledger` is the oracle.
+Hypothesis draws the steps; many calls are still under way while later steps happen. `Ledger` is the oracle.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from kit.model import Call, Trouble, TroubledStore, Wire, acting
+from kit.model.ledger import Call, acting
+from kit.model.surroundings import Trouble, TroubledStore, Wire
 from kit.support import NOW
 from kit.tally import Counts, Tally
 from kit.virtual_time import VirtualTimeLoop

@@ -1,6 +1,7 @@
 """The five systems the library generalises: what each of them does, done here.
 
-System A has a file of its own, `test_ensure_valid_token.py`; the files of system D are in `stores/test_file_store.py`.
+System A has a file of its own, `test_ensure_valid_token.py`; the files of system D are tested in
+`stores/file/test_file_store.py`.
 """
 
 import asyncio
@@ -63,7 +64,7 @@ class TestSystemC:
 
     @pytest.fixture
     def fake(self) -> FakeProvider:
-        return FakeProvider(rotate=False, client_secret=None, client_id="jmap")
+        return FakeProvider(rotation="never", client_secret=None, client_id="jmap")
 
     @staticmethod
     def make_refresher(fake: FakeProvider, http: httpx.AsyncClient, store: TokenStore) -> TokenRefresher:

@@ -1,6 +1,7 @@
 """A sweep renews what is due, tells each user's outcome, and holds nothing but what is under way."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,14 +10,10 @@ import pytest
 import time_machine
 
 from kit.support import login
-from kit.virtual_time import run_in_virtual_time
 from tokenflight import (
-    ClientSecretBasic,
     ConfigurationError,
     MemoryTokenStore,
     OIDCProvider,
-    ProviderUnavailable,
-    ReauthenticationRequired,
     RefreshPolicy,
     StoredTokens,
     StoreUnavailable,
@@ -27,16 +24,11 @@ from tokenflight import (
     TokenStore,
 )
 from tokenflight._core.sweep import sweep
-from tokenflight.testing import FakeProvider, FaultyStore, RateLimited, ServerError
+from tokenflight.testing import FakeProvider, FaultyStore, ServerError
 
 
 async def outcomes_of(sweep: AsyncIterator[SweepOutcome]) -> dict[str, SweepOutcome]:
     return {outcome.user_id: outcome async for outcome in sweep}
-
-
-@pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore(MemoryTokenStore())
 
 
 async def test_system_b_a_sweep_renews_what_is_due_and_one_failure_does_not_stop_the_others(
@@ -112,7 +104,7 @@ async def test_a_sweep_looks_at_so_many_users_at_once_and_reads_each_record_once
     assert reads.most_under_way == 5
 
 
-async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
+async def test_a_sweep_leaves_other_providers_users_alone_and_caches_nothing(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     await store.save(TokenKey("another", "alice"), StoredTokens(TokenSet("access", expires_at=1.0)))
@@ -124,7 +116,7 @@ async def test_a_sweep_leaves_other_providers_users_alone_and_keeps_no_copies(
     assert store.calls("load") == 2
 
 
-async def test_who_stops_listening_ends_the_sweep_but_no_renewal_under_way(
+async def test_a_caller_that_stops_listening_ends_the_sweep_but_no_renewal_under_way(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
@@ -167,18 +159,6 @@ async def test_a_user_logged_out_between_listing_and_reading_is_no_failure(
     assert fake.requests() == 0
 
 
-async def test_t3_a_refused_user_costs_a_sweep_no_request(
-    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
-) -> None:
-    await store.save(TokenKey(provider.name, "alice"), StoredTokens(login(fake, "alice", life_left=-1)))
-    fake.revoke("alice")
-    async with TokenRefresher(provider, store) as refresher:
-        for _ in range(3):
-            error = (await outcomes_of(refresher.sweep()))["alice"].error
-            assert isinstance(error, ReauthenticationRequired)
-    assert fake.requests() == 1
-
-
 async def test_a_store_that_can_not_list_its_users_ends_the_sweep_with_its_error(
     fake: FakeProvider, refresher: TokenRefresher, store: FaultyStore
 ) -> None:
@@ -206,7 +186,7 @@ async def test_a_sweep_of_a_closed_refresher_is_an_error_and_not_one_a_user(
         await outcomes_of(refresher.sweep())
 
 
-async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
+async def test_a_cached_entry_that_is_current_is_not_read_again(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, clock: time_machine.Traveller
 ) -> None:
     async with TokenRefresher(provider, store, policy=RefreshPolicy(cache_ttl=60)) as refresher:
@@ -218,53 +198,8 @@ async def test_a_copy_in_memory_that_is_trusted_is_not_read_again(
         assert store.calls("load") == 1
 
 
-def test_t5_a_sweep_waits_where_the_provider_asks_for_a_pause_and_then_renews_all(
-    clock: time_machine.Traveller, fake: FakeProvider, store: FaultyStore
-) -> None:
-    users = [f"user-{number}" for number in range(20)]
-
-    async def main() -> list[SweepOutcome]:
-        async with fake.client() as http:
-            provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
-            async with TokenRefresher(provider, store) as refresher:
-                for user_id in users:
-                    await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
-                fake.fail(RateLimited(retry_after=30), times=1)
-                return [outcome async for outcome in refresher.sweep(concurrency=4)]
-
-    outcomes = run_in_virtual_time(clock, main)
-
-    assert sorted(outcomes, key=lambda outcome: users.index(outcome.user_id)) == [
-        SweepOutcome(user_id, renewed=True) for user_id in users
-    ]
-    assert fake.refreshes() == len(users)
-
-
-async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause(
-    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
-) -> None:
-    async with TokenRefresher(provider, store) as refresher:
-        for user_id in ("alice", "bob"):
-            await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
-        fake.fail(RateLimited(retry_after=600), times=1)
-        outcomes = await outcomes_of(refresher.sweep(concurrency=1))
-    assert [outcome.error.code for outcome in outcomes.values() if outcome.error] == ["rate_limited", "cooling_down"]
-
-
-async def test_x9_a_user_logged_out_while_a_sweep_renews_is_no_failure(
-    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
-) -> None:
-    async with TokenRefresher(provider, store) as refresher:
-        await refresher.save_tokens("alice", login(fake, "alice", life_left=-1))
-        with fake.hold() as gate:
-            swept = asyncio.ensure_future(outcomes_of(refresher.sweep()))
-            await gate.reached()
-            await refresher.delete_tokens("alice")
-        assert await swept == {"alice": SweepOutcome("alice")}
-
-
 @pytest.mark.parametrize("life_left", [-1, 3000])
-async def test_a_sweep_of_a_refresher_that_is_closed_meanwhile_ends_and_reads_no_more(
+async def test_a_sweep_ends_and_reads_no_more_when_its_refresher_is_closed(
     fake: FakeProvider, provider: OIDCProvider, store: FaultyStore, life_left: float
 ) -> None:
     for number in range(50):
@@ -312,13 +247,34 @@ async def test_a_sweep_leaves_alone_what_never_expires_and_can_not_be_renewed(
         assert [(each.renewed, each.error) async for each in refresher.sweep()] == [(False, None)]
 
 
-async def test_s11_a_sweep_renews_what_an_api_has_rejected(
-    fake: FakeProvider, provider: OIDCProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+async def test_ending_a_sweep_leaves_no_task_and_no_listing_behind(fake: FakeProvider, provider: OIDCProvider) -> None:
+    class Listing(MemoryTokenStore):
+        closed = False
+
+        async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
+            try:
+                async for key in super().keys(provider):
+                    yield key
+            finally:
+                self.closed = True
+
+    store = Listing()
+    for number in range(50):
+        await store.save(TokenKey(provider.name, f"user-{number}"), StoredTokens(login(fake, f"user-{number}")))
+    async with TokenRefresher(provider, store) as refresher:
+        async with aclosing(refresher.sweep(concurrency=4)) as outcomes:
+            await anext(outcomes)
+        assert store.closed
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_v11_a_sweep_renews_a_refresh_token_before_it_ends_though_its_access_token_is_fresh(
+    fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
-    tokens = login(fake, "alice")
-    await refresher.save_tokens("alice", tokens)
-    fake.fail(ServerError(), times=1)
-    with pytest.raises(ProviderUnavailable):
-        await refresher.get_valid_token("alice", rejected=tokens.access_token)
-    clock.shift(2)
-    assert [each.renewed async for each in refresher.sweep()] == [True]
+    day = 86_400
+    for user_id, days_left in (("ending", 5), ("later", 30)):
+        tokens = replace(login(fake, user_id), expires_at=time.time() + 365 * day)
+        await refresher.save_tokens(user_id, replace(tokens, refresh_token_expires_at=time.time() + days_left * day))
+
+    outcomes = await outcomes_of(refresher.sweep(within=7 * day))
+    assert {user_id: outcome.renewed for user_id, outcome in outcomes.items()} == {"ending": True, "later": False}

@@ -1,6 +1,8 @@
 """The call of a provider, which may be a third party's: whatever it raises becomes an error of the tree."""
 
 import asyncio
+import time
+from dataclasses import replace
 
 from tokenflight._core import failures
 from tokenflight.providers.base import BaseProvider, PartialRenewal
@@ -9,6 +11,7 @@ from tokenflight.tokens import TokenKey, TokenSet
 
 async def call_provider(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
     """Let `provider` renew `tokens`; raises a `TokenflightError` or `PartialRenewal` unless a token set comes back."""
+    asked_at = time.time()
     try:
         renewed = await provider.renew(key.user_id, tokens)
     except PartialRenewal:
@@ -23,4 +26,7 @@ async def call_provider(provider: BaseProvider, key: TokenKey, tokens: TokenSet 
         raise failures.as_tokenflight_error(exc, key)  # noqa: B904 - the cause is set
     if not isinstance(renewed, TokenSet) or not renewed.access_token:  # an empty access token is never handed out
         raise failures.no_token_set(key, renewed)
+    if renewed.issued_at is None and renewed.expires_at is None:
+        # Of unknown age, it would be due at once. Counted from the request, it looks no fresher than it is.
+        return replace(renewed, issued_at=asked_at)
     return renewed

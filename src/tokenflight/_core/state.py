@@ -7,16 +7,16 @@ from tokenflight._core import failures
 from tokenflight._core.backoff import Backoff
 from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
-from tokenflight._core.outcome import Outcome
+from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import PendingSaves
 from tokenflight._core.records import Records
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
-from tokenflight._singleflight import SingleFlight, detached_context
+from tokenflight._singleflight import Flight, SingleFlight, detached_context
 from tokenflight.errors import TokenflightError
 from tokenflight.events import Listeners, TokenEvent, announce
 from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter
 from tokenflight.providers.base import BaseProvider
-from tokenflight.stores.base import TokenStore
+from tokenflight.stores.base import StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
 
 
@@ -58,21 +58,30 @@ class RefresherState:
         now = time.time() + later
         return judge(tokens, self.policy, now, jitter=user_jitter(user_id), min_validity=requirement.min_validity)
 
-    def answers(self, user_id: str, outcome: Outcome, requirement: Requirement) -> bool:
-        """Whether the `outcome` of a flight that another caller started answers a caller with `requirement` too."""
-        tokens = outcome.tokens_for(requirement)
-        if tokens is None:
-            return requirement.held is None  # the failure is shared, except with a caller who has more to offer
-        if outcome.error is None and not (outcome.renewed and not self.cache.is_rejected(user_id, tokens)):
-            return self.judge(user_id, tokens, requirement).is_good
-        # A renewal can't give more than it gave, and a failed one less: only a caller who holds a newer set asks again.
-        return not self.is_older_than_held(user_id, tokens, requirement)
+    def unanswered(
+        self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool
+    ) -> Requirement | None:
+        """What a caller has to look for again; None if the `outcome` of `flight` answers it.
+
+        `is_joined` tells that another caller started the flight.
+        """
+        if outcome is SUPERSEDED:
+            return requirement.after_login()
+        if flight.outdated:
+            return requirement.after_possible_login()
+        if is_joined and not self._answers(flight.key, outcome, requirement):
+            return requirement
+        return None
 
     def fallback(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet | None:
         """The token set to serve although the renewal failed; None where the failure has to be raised."""
         if outcome.error is None or outcome.error.code == "no_tokens":
             return None  # after a logout, not even what the caller holds
-        tokens = outcome.tokens_for(requirement)
+        return self.stand_in(user_id, outcome.record, requirement)
+
+    def stand_in(self, user_id: str, record: StoredTokens | None, requirement: Requirement) -> TokenSet | None:
+        """The token set, in `record` or in the caller's hands, that is still really valid; None if neither is."""
+        tokens = None if record is None else record.tokens_for(requirement.target)
         if tokens is None or self.is_older_than_held(user_id, tokens, requirement):
             tokens = requirement.held
         return None if self.judge(user_id, tokens, requirement) is Freshness.EXPIRED else tokens
@@ -84,6 +93,13 @@ class RefresherState:
         seconds = self.backoff.remaining(key.user_id, time.time())
         return failures.cooling_down(key, seconds) if seconds else None
 
+    def keep_login(self, user_id: str, record: StoredTokens) -> None:
+        """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there."""
+        if not self.pending.continues(user_id, record.tokens):
+            self.pending.drop(user_id)
+            self.cache.rejections.forgive(user_id, record.tokens.access_token)
+            self.cache.keep(user_id, record, time.time())
+
     def announce(self, event: TokenEvent) -> None:
         """Log `event` and tell the listeners. What a listener starts is no part of the flight that announces."""
         with detached_context():
@@ -92,6 +108,16 @@ class RefresherState:
     def is_older_than_held(self, user_id: str, tokens: TokenSet, requirement: Requirement) -> bool:
         """Whether `tokens` is older than the token set that the caller holds."""
         return requirement.excludes_as_older(tokens, spent=self._spent(user_id))
+
+    def _answers(self, user_id: str, outcome: Outcome, requirement: Requirement) -> bool:
+        """Whether the `outcome` of a flight that another caller started answers a caller with `requirement` too."""
+        tokens = outcome.tokens_for(requirement)
+        if tokens is None:
+            return requirement.held is None  # the failure is shared, except with a caller who has more to offer
+        if outcome.error is None and not (outcome.renewed and not self.cache.is_rejected(user_id, tokens)):
+            return self.judge(user_id, tokens, requirement).is_good
+        # A renewal can't give more than it gave, and a failed one less: only a caller who holds a newer set asks again.
+        return not self.is_older_than_held(user_id, tokens, requirement)
 
     def _spent(self, user_id: str) -> str | None:
         entry = self.cache.entries.get(user_id)

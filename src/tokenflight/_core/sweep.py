@@ -26,6 +26,8 @@ class SweepOutcome:
 class SweptUsers:
     """The users of a store, each renewed if its token set is due or will be `within` so many seconds.
 
+    A refresh token that will end by then is renewed too: at many providers, its successor lives for longer.
+
     `obtain` and `check_use` are the refresher's: the one renews, the other raises once the refresher is closed.
     """
 
@@ -68,7 +70,7 @@ class SweptUsers:
                 return False  # logged out while the sweep was on its way
             except ProviderUnavailable as exc:
                 backoff, now = self._state.backoff, time.time()
-                pause = backoff.provider_remaining(key.user_id, now)
+                pause = backoff.provider_remaining(now)
                 is_over = exc.code == "cooling_down" and not backoff.remaining(key.user_id, now)
                 if not is_over and not 0 < pause <= self._state.limits.longest_sweep_pause:
                     raise
@@ -81,9 +83,13 @@ class SweptUsers:
         state, user_id = self._state, key.user_id
         entry = state.cache.entries.get(user_id)
         record = entry.record if entry is not None and entry.is_current(time.time()) else await state.records.load(key)
-        if record is None or state.judge(user_id, record.tokens, later=self._within).is_good:
-            return None  # logged out while the sweep was on its way, or good for longer
-        return record.tokens
+        if record is None:
+            return None  # logged out while the sweep was on its way
+        tokens = record.tokens
+        refresh_token_ends = tokens.refresh_token_expires_at
+        is_ending = refresh_token_ends is not None and refresh_token_ends <= time.time() + self._within
+        is_good = state.judge(user_id, tokens, later=self._within).is_good
+        return tokens if is_ending or not is_good else None
 
 
 async def sweep(

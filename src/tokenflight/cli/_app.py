@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from cyclopts import App
 
-from tokenflight.cli.demo import demo
+from tokenflight.cli.demo._command import demo
 
 app = App(
     name="tokenflight",

@@ -3,6 +3,7 @@
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -412,6 +413,28 @@ async def test_p3_a_directory_that_was_made_is_synced_into_its_parent(
     monkeypatch.setattr(os, "fsync", watched_fsync)
     await store.save(KEY, StoredTokens(TokenSet("access")))
     assert synced == [directory.parent, directory, directory / KEY.provider]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO], ids=lambda number: errno.errorcode[number])
+async def test_h6_a_file_system_that_can_not_sync_a_directory_has_the_record_and_one_that_fails_is_told(
+    store: FileTokenStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fsync = os.fsync
+
+    def limited_fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    await store.save(KEY, StoredTokens(TokenSet("before")))
+    monkeypatch.setattr(os, "fsync", limited_fsync)
+    if number == errno.EINVAL:
+        await store.save(KEY, StoredTokens(TOKENS))
+        assert await store.load(KEY) is not None
+        assert await store.delete(KEY)
+    else:
+        with pytest.raises(StoreUnavailable):
+            await store.save(KEY, StoredTokens(TOKENS))
 
 
 async def test_a_record_that_the_system_gives_in_pieces_is_read_whole(

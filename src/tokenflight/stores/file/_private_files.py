@@ -8,6 +8,7 @@ A lock is a lock of the operating system on an open file, which the system frees
 never removed. If it were, a second process could lock a new file of that name while the first one holds the old one.
 """
 
+import errno
 import os
 import stat
 import time
@@ -22,6 +23,7 @@ LOCK_POLL_SECONDS: Final = 0.001
 _held_locks: set[int] = set()
 """The descriptors of the locks that this process holds. A forked child closes its copies of them."""
 
+_CAN_NOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _POSIX: Final = os.name == "posix"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -190,6 +192,11 @@ def _sync_directory(directory: str) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as exc:
+        # Some file systems, as of containers' mounts, can't sync a directory. The rename has happened all the same:
+        # an error here would say that the record is not saved, although it is.
+        if exc.errno not in _CAN_NOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

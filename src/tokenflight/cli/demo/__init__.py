@@ -1,0 +1,1 @@
+"""``tokenflight demo``: the library keeps its promises before your eyes."""
