@@ -59,7 +59,7 @@ def share_bytecode(config: pytest.Config) -> None:
     than most of them live.
     """
     cache: pytest.Cache | None = getattr(config, "cache", None)
-    if cache is not None and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    if cache is not None and os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         os.environ["PYTHONPYCACHEPREFIX"] = os.fspath(cache.mkdir("tokenflight-bytecode"))
 
 
