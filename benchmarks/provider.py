@@ -20,7 +20,7 @@ from typing import Any, Final
 import httpx
 
 from tokenflight.testing.asgi import Receive, Request, Scope, Send, read_body, send_reply
-from tokenflight.testing.grants import Grants
+from tokenflight.testing.grants import Grants, RefreshTokenRules
 from tokenflight.testing.loopback import serve_on_loopback
 from tokenflight.testing.replies import Reply, json_reply, text_reply, token_error
 
@@ -252,7 +252,7 @@ class StrictProvider:
         members = None
         if conduct.status == 200:
             members = self._grants.refresh(
-                refresh_token, now=time.time(), lifetime=conduct.lifetime, rotate=True, strict=True
+                refresh_token, now=time.time(), lifetime=conduct.lifetime, rules=RefreshTokenRules()
             )
         if conduct.seconds:
             await asyncio.sleep(conduct.seconds)

@@ -70,6 +70,10 @@ async def test_the_example_test_of_a_store_that_is_down() -> None:
     await run("test_a_renewal_survives_a_store_that_is_down")["test_a_renewal_survives_a_store_that_is_down"]()
 
 
+async def test_the_example_test_of_a_vendors_replies() -> None:
+    await run("test_my_app_gets_on_with_its_vendor")["test_my_app_gets_on_with_its_vendor"]()
+
+
 async def test_rows_move_in_once(fake: FakeProvider, refresher: TokenRefresher) -> None:
     names = run("move_in")
     reply = fake.login("alice")

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tokenflight._urls import is_loopback
 from tokenflight.errors import ConfigurationError
+from tokenflight.providers.base import BEARER_HEADER, AccessTokenHeader
 from tokenflight.refresher import TokenRefresher
 from tokenflight.tokens import TokenSet
 
@@ -168,6 +169,8 @@ class BearerFlow(Generic[RequestT]):
         self._origin_policy = OriginPolicy(origins)
         self._unrestricted_scheme = self._origin_policy.unrestricted_scheme
         self._can_resend = can_resend
+        self._header = refresher.access_token_header
+        self._header_name = self._header.name
         # An access token and its ready header, for the next request. Each token set wraps its token in a string object
         # of its own, so the same object is the same token of the same type. One tuple, as threads may share the flow.
         self._last_header: tuple[str | None, str] = (None, "")
@@ -184,11 +187,11 @@ class BearerFlow(Generic[RequestT]):
         tokens = self._refresher.cached_token(self._user_id)
         if tokens is None:
             tokens = await self._refresher.get_valid_token(self._user_id)
-        access_token, authorization = self._last_header
+        access_token, header = self._last_header
         if tokens.access_token is access_token:
-            request.headers["Authorization"] = authorization
+            request.headers[self._header_name] = header
         else:
-            authorization = self._set_headers(request, tokens)
+            header = self._set_headers(request, tokens)
         # No lock and no lease is held here: the API may take its time.
         response = yield request
         if response.status_code != _UNAUTHORIZED:
@@ -196,7 +199,7 @@ class BearerFlow(Generic[RequestT]):
         if not means_invalid_token(response.headers.get("WWW-Authenticate", "")):
             return
         # Redirected to another host, the library has dropped the token: then the 401 says nothing about it.
-        if response.request.headers.get("Authorization") != authorization:
+        if response.request.headers.get(self._header_name) != header:
             return
         renewed = await self._refresher.get_valid_token(self._user_id, rejected=tokens.access_token)
         # The same token again: this API rejects whatever it is sent, and the 401 is the caller's to deal with.
@@ -205,15 +208,17 @@ class BearerFlow(Generic[RequestT]):
             yield request
 
     def _set_headers(self, request: RequestT, tokens: TokenSet) -> str:
-        headers = headers_for(tokens, request.method, request.url)
+        headers = headers_for(tokens, request.method, request.url, header=self._header)
         for name, value in headers.items():
             request.headers[name] = value
-        self._last_header = (tokens.access_token, headers["Authorization"])
-        return headers["Authorization"]
+        self._last_header = (tokens.access_token, headers[self._header_name])
+        return headers[self._header_name]
 
 
-def headers_for(tokens: TokenSet, method: str, url: URL) -> dict[str, str]:
-    """The header fields that authorize a request with `method` to `url` (RFC 6750 §2.1).
+def headers_for(
+    tokens: TokenSet, method: str, url: URL, *, header: AccessTokenHeader = BEARER_HEADER
+) -> dict[str, str]:
+    """The header fields that authorize a request with `method` to `url`, the token in `header` (RFC 6750 §2.1).
 
     Raises `ConfigurationError` if `tokens` holds no bearer token.
     """
@@ -223,7 +228,7 @@ def headers_for(tokens: TokenSet, method: str, url: URL) -> dict[str, str]:
             "which can't be sent as a bearer token",
             code="unsupported_token_type",
         )
-    return {"Authorization": "Bearer " + tokens.access_token}
+    return {header.name: header.value(tokens.access_token)}
 
 
 def means_invalid_token(challenges: str) -> bool:

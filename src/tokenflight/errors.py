@@ -76,9 +76,36 @@ class ReauthenticationRequired(TokenRefreshError):  # noqa: N818 - named for wha
 
     `reason` says why: nothing is stored for the user (``no_tokens``), the provider refused the refresh token
     (``refused``, RFC 6749 §5.2 ``invalid_grant``), or there is none to renew with (``no_refresh_token``).
+
+    Where the provider gave them, `claims` is what the next login request has to send as its ``claims`` parameter,
+    unchanged (OpenID Connect Core §5.5), and `detail` is a code finer than `error`, such as Google's ``invalid_rapt``.
+    Both are None where the refusal is remembered from an earlier renewal.
     """
 
     default_code = "refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        user_id: str | None = None,
+        provider: str | None = None,
+        error: str | None = None,
+        error_description: str | None = None,
+        claims: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            code=code,
+            user_id=user_id,
+            provider=provider,
+            error=error,
+            error_description=error_description,
+        )
+        self.claims = claims
+        self.detail = detail
 
     @property
     def reason(self) -> ReauthenticationReason:
@@ -90,7 +117,8 @@ class ProviderUnavailable(TokenRefreshError):  # noqa: N818 - named for the stat
     """Try again later: the provider could not be reached, timed out, failed, or asked for a pause.
 
     `retry_after` is how many seconds to wait before it makes sense to try again, or None where nobody knows.
-    With the code ``outcome_unknown`` the request may have been processed although no reply arrived.
+    With the code ``outcome_unknown`` the request may have been processed although no reply arrived. With ``not_yet`` it
+    is too early: the provider renews an access token only shortly before that expires.
     """
 
     default_code = "provider_unavailable"

@@ -26,7 +26,7 @@ from tokenflight._singleflight import Flight
 from tokenflight.errors import ConfigurationError
 from tokenflight.events import OnEvent, checked_listeners
 from tokenflight.policy import Freshness, RefreshPolicy
-from tokenflight.providers.base import Provider, as_base_provider
+from tokenflight.providers.base import AccessTokenHeader, Provider, as_base_provider
 from tokenflight.stores import TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 
@@ -76,15 +76,20 @@ class TokenRefresher:
     def __repr__(self) -> str:
         return f"<TokenRefresher at {self._provider.name!r} with {type(self._store).__name__}>"
 
+    @property
+    def access_token_header(self) -> AccessTokenHeader:
+        """How a request to the API carries the access token, as the provider has it."""
+        return self._provider.access_token_header
+
     async def get_valid_token(
         self, user_id: str, *, min_validity: float | None = None, rejected: str | None = None
     ) -> TokenSet:
         """Return a valid token set for `user_id`, renewed first if it has to be.
 
         `min_validity` is how many seconds of life the caller needs; where even a new token lives shorter, the newest
-        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. The one
-        exception is a token that has just replaced a rejected one: an API that rejects even that says nothing about
-        tokens. It is handed out again for half a minute, and for ever longer where this goes on.
+        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. A token
+        that was issued because of a rejection is trusted for half a minute: if it is rejected too, the fault is not
+        the token's. That time doubles with each repetition, up to an hour.
 
         Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
@@ -152,12 +157,10 @@ class TokenRefresher:
         if await records.keeps_refresh_token(key, tokens):
             # The lease first: a flight that holds it may be waiting for the login lock.
             async with records.lease(key, wait=True), self._logging_in_or_out(user_id):
-                record = await records.save_keeping_refresh_token(key, tokens)
+                self._state.keep_login(user_id, await records.save_keeping_refresh_token(key, tokens))
         else:
             async with self._logging_in_or_out(user_id):
-                record = await records.save(key, tokens)
-        self._state.cache.rejections.forgive(user_id, tokens.access_token)
-        self._state.cache.keep(user_id, record, _now())
+                self._state.keep_login(user_id, await records.save(key, tokens))
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
@@ -172,11 +175,13 @@ class TokenRefresher:
         key = self._key(user_id)
         async with self._logging_in_or_out(user_id):
             try:
-                return await self._state.records.delete(key)
+                is_deleted = await self._state.records.delete(key)
+                self._state.pending.drop(user_id)
             finally:
                 # A delete that failed may have happened: the flight must not store a caller's row again.
                 self._state.flights.detach(user_id, SUPERSEDED)
                 self._state.cache.forget(user_id)
+        return is_deleted
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
@@ -212,8 +217,6 @@ class TokenRefresher:
                 await self._provider.aclose()
             finally:
                 await self._store.aclose()
-
-    # The waiter's side: the cache, or a flight.
 
     async def _obtain(self, user_id: str, requirement: Requirement) -> TokenSet:
         """Return a token set that meets `requirement`: from the cache, or else from a flight.
@@ -308,15 +311,13 @@ class TokenRefresher:
         async with state.records.login_lock(user_id):
             try:
                 yield
-                # It is stored. What failed before, or waits to be stored, belongs to a grant that is over.
-                state.flights.detach(user_id, SUPERSEDED)
-                state.pending.drop(user_id)
-                state.backoff.clear(user_id)
-            finally:  # also if cancelled or failed: it may be stored
+            except BaseException:  # cancelled or failed, it may be stored
                 state.flights.mark_outdated(user_id)
                 state.cache.mark_stale(user_id)
-
-    # Small parts.
+                raise
+            # It is stored. What failed before belongs to a grant that is over.
+            state.flights.detach(user_id, SUPERSEDED)
+            state.backoff.clear(user_id)
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""

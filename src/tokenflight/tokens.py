@@ -289,6 +289,11 @@ class TokenSet:
             return self
         return replace(self.carrying_over(previous), scope=self.scope)  # another login may ask for another scope
 
+    def has_same_access(self, other: "TokenSet") -> bool:
+        """Whether the access token is that of `other`, with the same life; the refresh tokens may differ."""
+        mine = (self.access_token, self.issued_at, self.expires_at)
+        return mine == (other.access_token, other.issued_at, other.expires_at)
+
     def supersedes(self, other: "TokenSet", *, spent: str | None = None) -> bool:
         """Whether this set is `other` itself or came after it, as far as the two tell.
 

@@ -16,10 +16,10 @@ from kit.reply_cases import NOW
 from kit.strategies import json_values
 from tokenflight import profiles
 from tokenflight.profiles import Profile
-from tokenflight.providers._classification import Failure
-from tokenflight.providers._pauses import MAX_RETRY_AFTER_SECONDS
-from tokenflight.providers._reading import Reading, Tokens, Unusable, read_token_reply
-from tokenflight.providers._redaction import MAX_SHOWN_LENGTH
+from tokenflight.providers._replies.classification import Failure
+from tokenflight.providers._replies.pauses import MAX_RETRY_AFTER_SECONDS
+from tokenflight.providers._replies.reading import Reading, Tokens, Unusable, read_token_reply
+from tokenflight.providers._replies.redaction import MAX_SHOWN_LENGTH
 from tokenflight.tokens import TokenSet
 
 MIB: Final = 1024 * 1024

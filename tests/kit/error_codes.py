@@ -7,6 +7,7 @@ from typing import Final
 
 import tokenflight
 from tokenflight import TokenflightError
+from tokenflight.providers._replies import classification
 
 ERRORS: Final = {
     name: kind
@@ -24,7 +25,7 @@ def codes_in_source() -> set[tuple[str, str]]:
     found = {(name, kind.default_code) for name, kind in ERRORS.items()}
     for path in sorted(package.rglob("*.py")):
         found.update(_codes_in(ast.parse(path.read_text(encoding="utf-8"))))
-    return found
+    return found | set(_codes_of_failures())
 
 
 def _codes_in(module: ast.Module) -> Iterator[tuple[str, str]]:
@@ -37,6 +38,20 @@ def _codes_in(module: ast.Module) -> Iterator[tuple[str, str]]:
                         yield from ((node.func.id, code) for code in _texts(keyword.value, function))
 
 
+_ERRORS_OF_VERDICTS: Final = {"PASSING": "ProviderUnavailable", "MISCONFIGURED": "ProviderMisconfigured"}
+"""The verdicts on a reply whose error takes its code from the reading of that reply."""
+
+
+def _codes_of_failures() -> Iterator[tuple[str, str]]:
+    module = ast.parse(Path(classification.__file__).read_text(encoding="utf-8"))
+    cases = [node for node in ast.walk(module) if isinstance(node, ast.match_case)]
+    for case in cases:
+        if isinstance(case.pattern, ast.MatchValue) and isinstance(case.pattern.value, ast.Attribute):
+            error = _ERRORS_OF_VERDICTS.get(case.pattern.value.attr)
+            returned = [node.value for node in case.body if isinstance(node, ast.Return) and node.value]
+            yield from ((error, code) for value in returned if error for code in _texts(value, case))
+
+
 def _texts(value: ast.expr, function: ast.AST) -> Iterator[str]:
     """The strings that `value`, an expression in `function`, can be."""
     match value:
@@ -45,6 +60,9 @@ def _texts(value: ast.expr, function: ast.AST) -> Iterator[str]:
         case ast.IfExp():
             yield from _texts(value.body, function)
             yield from _texts(value.orelse, function)
+        case ast.BoolOp(values=alternatives):
+            for alternative in alternatives:
+                yield from _texts(alternative, function)
         case ast.JoinedStr():
             yield "".join(
                 part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else _placeholder(part)

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from tokenflight import profiles
 from tokenflight.profiles import Profile, Verdict
-from tokenflight.providers._classification import Failure
-from tokenflight.providers._reading import Reading, Tokens, Unusable, read_token_reply
+from tokenflight.providers._replies.classification import Failure
+from tokenflight.providers._replies.reading import Reading, Tokens, Unusable, read_token_reply
 from tokenflight.tokens import TokenSet
 
 NOW: Final = 1_800_000_000.0

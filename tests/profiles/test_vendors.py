@@ -8,7 +8,7 @@ import pytest
 
 from kit.reply_cases import NOW, SENT_REFRESH_TOKEN, outcome_of
 from tokenflight import profiles
-from tokenflight.providers._reading import Reading, Tokens, read_token_reply
+from tokenflight.providers._replies.reading import Reading, Tokens, read_token_reply
 from tokenflight.tokens import TokenSet
 
 VENDORS: Final[dict[str, Any]] = {

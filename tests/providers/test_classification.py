@@ -7,8 +7,8 @@ import pytest
 
 from kit.reply_cases import NOW
 from tokenflight.profiles import STANDARD, ErrorReply, ErrorRule, Profile, Verdict
-from tokenflight.providers._classification import MAX_CLAIMS_LENGTH, Failure
-from tokenflight.providers._reading import read_token_reply
+from tokenflight.providers._replies.classification import MAX_CLAIMS_LENGTH, Failure
+from tokenflight.providers._replies.reading import read_token_reply
 
 
 def fail(

@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 
 from kit.reply_cases import NOW
-from tokenflight.providers._classification import Failure
-from tokenflight.providers._decoding import MAX_NESTING, decode_body, decompress, is_nested_too_deeply
-from tokenflight.providers._reading import Reading, Tokens, Unusable, read_token_reply
+from tokenflight.providers._replies.classification import Failure
+from tokenflight.providers._replies.decoding import MAX_NESTING, decode_body, decompress, is_nested_too_deeply
+from tokenflight.providers._replies.reading import Reading, Tokens, Unusable, read_token_reply
 
 REPLY: Final = {"access_token": "at-1", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "rt-1"}
 TEXT: Final = json.dumps(REPLY)

@@ -99,7 +99,8 @@ async def test_l1_an_error_shows_no_secret_of_the_proof_that_reached_the_provide
 
     with pytest.raises(ProviderMisconfigured) as caught:
         await ask(http_client, SigningClient())
-    assert caught.value.error_description == "the assertion *** is spent, as is ***"
+    assert caught.value.error == "invalid_client"
+    assert caught.value.error_description is None
     assert (caught.value.user_id, caught.value.provider) == ("alice", "idp")
 
 

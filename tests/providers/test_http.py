@@ -2,7 +2,10 @@
 
 import asyncio
 import gzip
+import json
+import re
 from collections.abc import AsyncIterator, Generator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -20,7 +23,7 @@ from kit.loopback import (
     serving,
     unused_port_url,
 )
-from tokenflight.errors import ConfigurationError, InvalidProviderResponse, TokenflightError
+from tokenflight.errors import ConfigurationError, InvalidProviderResponse, TokenflightError, TokenRefreshError
 from tokenflight.providers._http import MAX_REPLY_BYTES, ProviderClient
 from tokenflight.providers.requests import Request
 
@@ -48,6 +51,41 @@ async def test_a_request_without_parameters_is_a_get() -> None:
 
     assert server.request.startswith(b"GET /token HTTP/1.1\r\n")
     assert b"\r\nAccept: application/json\r\n" in server.request
+
+
+async def test_a_json_object_is_posted_where_the_request_says_so() -> None:
+    async with serving(answering(http_reply())) as server, provider_client() as client:
+        await client.send(Request(server.url, {"Content-Type": "application/json"}, {"a": "é"}, format="json"))
+
+    head, body = server.request.split(b"\r\n\r\n")
+    assert head.startswith(b"POST /token HTTP/1.1\r\n")
+    assert json.loads(body) == {"a": "é"}
+
+
+async def test_l1_parameters_in_a_query_reach_the_provider_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(answering(http_reply())) as server, provider_client() as client:
+        request = replace(refresh_at(server.url), format="query")
+        await client.send(request)
+        with pytest.raises(TokenRefreshError) as caught:
+            await client.send(replace(request, url=unused_port_url()))
+
+    target = server.request.split(b" ")[1].decode()
+    assert dict(httpx.URL(target).params) == request.parameters
+    assert server.request.startswith(b"GET ")
+    assert b"content-length" not in server.request.lower()
+    assert REFRESH_TOKEN not in f"{request!r} {caught.value} {vars(caught.value)}"
+    assert "HTTP Request: GET http://127.0.0.1" in caplog.text
+    assert REFRESH_TOKEN not in caplog.text
+    assert CLIENT_SECRET not in caplog.text
+
+
+async def test_a_request_names_the_app_where_its_headers_do() -> None:
+    async with serving(answering(http_reply())) as server, provider_client() as client:
+        for headers in ({}, {"user-agent": "an app"}):
+            await client.send(Request(server.url, headers, {}))
+
+    told = [re.findall(rb"(?i)\r\nuser-agent: (.*)\r\n", request) for request in server.requests]
+    assert told == [[b"tokenflight"], [b"an app"]]
 
 
 async def test_what_prepares_a_request_decides_what_is_sent() -> None:
@@ -94,10 +132,13 @@ async def test_r7_a_redirect_is_not_followed(status: str) -> None:
 
 async def test_r6_a_compressed_reply_is_not_asked_for_and_not_decompressed() -> None:
     packed = gzip.compress(b"x" * 20_000_000, compresslevel=1)
-    async with serving(answering(http_reply(packed, "200 OK", "Content-Encoding: gzip"))) as server:
-        error = await error_at(server.url)
+    async with (
+        serving(answering(http_reply(packed, "200 OK", "Content-Encoding: gzip"))) as server,
+        provider_client() as client,
+    ):
+        reply = await client.send(refresh_at(server.url))
 
-    assert type(error) is InvalidProviderResponse
+    assert (reply.headers["content-encoding"], reply.body) == ("gzip", packed)
     assert b"\r\naccept-encoding: identity\r\n" in server.request.lower()
 
 
@@ -111,7 +152,9 @@ async def test_r6_a_reply_over_the_limit_is_an_invalid_response() -> None:
         error = await error_at(server.url)
 
     assert type(error) is InvalidProviderResponse
+    assert error.code == "outcome_unknown"
     assert str(MAX_REPLY_BYTES) in str(error)
+    assert "may be spent" in str(error)
 
 
 async def test_r6_a_reply_that_never_ends_is_cut_off_at_the_limit() -> None:
@@ -340,7 +383,7 @@ async def test_s10_a_client_shared_by_several_event_loops_works_on_each() -> Non
 
 async def test_r6_replies_that_are_not_read_use_up_no_connections_of_a_given_client() -> None:
     async with (
-        serving(answering(http_reply(b"x" * 100, "200 OK", "Content-Encoding: gzip"))) as server,
+        serving(answering(http_reply(b"x" * (MAX_REPLY_BYTES + 1)))) as server,
         httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as given,
     ):
         client = ProviderClient("idp", given, timeout=2.0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kit.reply_cases import NOW
-from tokenflight.providers._members import MAX_LIFETIME_SECONDS, standard_members
+from tokenflight.providers._replies.members import MAX_LIFETIME_SECONDS, standard_members
 from tokenflight.tokens import TokenSet
 
 LATER = datetime.fromtimestamp(NOW + 3600, UTC)

@@ -1,7 +1,10 @@
 """What a discovery reply has to be, and how its members are read."""
 
 import dataclasses
+import gzip
 import json
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -185,7 +188,7 @@ def test_r10_any_other_status_points_at_the_issuer(status: int) -> None:
         pytest.param(b"[]", id="array"),
         pytest.param(b"null", id="null"),
         pytest.param(json.dumps(METADATA).encode()[:-5], id="truncated"),
-        pytest.param(json.dumps(METADATA).encode("utf-16"), id="UTF-16"),
+        pytest.param(b"issuer=https://idp.example&error=none", id="a form"),
         pytest.param(b"[" * 100_000, id="nested"),
         pytest.param(b'{"issuer": "a", "issuer": "b"}', id="duplicate names"),
     ],
@@ -228,8 +231,16 @@ def test_r10_another_charset_is_read_where_it_is_declared(charset: str) -> None:
 
     assert parse(encoded(text, f'application/json; charset="{charset}"')).extra == {"service": "Zürich"}
     for content_type in (None, "application/json", "application/json; charset=utf-8", "a/b; charset=rot13"):
-        with pytest.raises(InvalidProviderResponse, match="not valid JSON"):
-            parse(encoded(text, content_type))
+        assert parse(encoded(text, content_type)).token_endpoint == METADATA["token_endpoint"]
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, zlib.compress])
+def test_v1_metadata_is_read_as_leniently_as_a_token_reply(packed: Callable[[bytes], bytes]) -> None:
+    encoding = "gzip" if packed is gzip.compress else "Deflate"
+    compressed = Reply(200, {"content-encoding": encoding}, packed(json.dumps(METADATA).encode()))
+
+    assert parse(compressed) == parse(reply(METADATA))
+    assert parse(encoded(json.dumps(METADATA).encode("utf-16"))) == parse(reply(METADATA))
 
 
 # The members

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kit.reply_cases import NOW
 from kit.strategies import json_values
-from tokenflight.providers._pauses import MAX_RETRY_AFTER_SECONDS, is_used_up, retry_after_seconds
+from tokenflight.providers._replies.pauses import MAX_RETRY_AFTER_SECONDS, is_used_up, retry_after_seconds
 
 
 def pause(

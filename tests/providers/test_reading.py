@@ -8,8 +8,8 @@ import pytest
 from kit.reply_cases import NOW
 from tokenflight import profiles
 from tokenflight.profiles import Profile
-from tokenflight.providers._classification import Failure
-from tokenflight.providers._reading import Reading, Tokens, Unusable, read_token_reply
+from tokenflight.providers._replies.classification import Failure
+from tokenflight.providers._replies.reading import Reading, Tokens, Unusable, read_token_reply
 from tokenflight.tokens import TokenSet
 
 REPLY: Final = {"access_token": "at-1", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "rt-1"}

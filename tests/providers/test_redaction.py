@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tokenflight.providers._redaction import MAX_SHOWN_LENGTH, Redactor
+from tokenflight.providers._replies.redaction import MAX_SHOWN_LENGTH, Redactor
 
 LONG = "1//0rt-canary+/secret="
 ENCODINGS = {

@@ -209,7 +209,7 @@ async def test_what_a_renewal_made_outlives_the_caller_that_asked_for_it(
 async def test_processes_take_turns_at_a_provider_that_does_not_rotate_without_going_back_to_an_older_set(
     clock: time_machine.Traveller,
 ) -> None:
-    fake = FakeProvider(rotate=False)
+    fake = FakeProvider(rotation="never")
     async with fake.client() as http:
         provider = OIDCProvider(fake.issuer, ClientSecretBasic("app", "s3cret"), http_client=http)
         async with TokenRefresher(provider) as one, TokenRefresher(provider) as other:

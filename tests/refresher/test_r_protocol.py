@@ -21,7 +21,7 @@ from tokenflight.testing import FakeProvider, GarbageReply, HTMLReply, HugeReply
 async def test_r1_a_reply_without_refresh_token_and_scope_keeps_the_old_ones(
     fake: FakeProvider, refresher: TokenRefresher
 ) -> None:
-    fake.rotate = False
+    fake.rotation = "never"
     tokens = login(fake, "alice", life_left=-1, scope="accounts payments")
     await refresher.save_tokens("alice", tokens)
     renewed = await refresher.get_valid_token("alice")

@@ -64,7 +64,7 @@ class TestSystemC:
 
     @pytest.fixture
     def fake(self) -> FakeProvider:
-        return FakeProvider(rotate=False, client_secret=None, client_id="jmap")
+        return FakeProvider(rotation="never", client_secret=None, client_id="jmap")
 
     @staticmethod
     def make_refresher(fake: FakeProvider, http: httpx.AsyncClient, store: TokenStore) -> TokenRefresher:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import get_args
 
 import pytest
 import time_machine
@@ -9,11 +10,14 @@ import time_machine
 from kit.support import login
 from tokenflight import OIDCProvider, ProviderUnavailable, RefreshPolicy, TokenflightError, TokenRefresher, TokenSet
 from tokenflight._core.limits import Limits
-from tokenflight.testing import FakeProvider, Fault, OAuthError, RateLimited, ServerError
+from tokenflight.testing import FakeProvider, Fault, OAuthError, PauseForm, RateLimited, ServerError
 
 LIMITS = Limits()
 PLACES = 8
 USERS = [f"user-{number}" for number in range(500)]
+PAUSE = 45
+"""Neither what a provider is left alone for by default, nor what a user is after so many failures."""
+RATE_LIMITS = [RateLimited(), RateLimited(PAUSE + 0.5), *(RateLimited(PAUSE, form) for form in get_args(PauseForm))]
 
 
 @pytest.fixture
@@ -27,12 +31,13 @@ async def all_ask(refresher: TokenRefresher) -> list[TokenSet | BaseException]:
     return await asyncio.gather(*map(refresher.get_valid_token, USERS), return_exceptions=True)
 
 
+@pytest.mark.parametrize("fault", RATE_LIMITS, ids=repr)
 async def test_v6_of_five_hundred_due_users_one_probes_a_provider_that_goes_on_answering_429(
-    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller, fault: RateLimited
 ) -> None:
     for user_id in USERS:
         await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
-    fake.fail(RateLimited())
+    fake.fail(fault)
     await all_ask(refresher)
     assert fake.requests() <= PLACES
 
@@ -42,6 +47,33 @@ async def test_v6_of_five_hundred_due_users_one_probes_a_provider_that_goes_on_a
         outcomes = await all_ask(refresher)
         assert fake.requests() == before + 1
         assert all(isinstance(outcome, ProviderUnavailable) for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("fault", "pause"),
+    [
+        *((RateLimited(PAUSE, form), PAUSE) for form in get_args(PauseForm)),
+        (RateLimited(PAUSE - 0.5, "Retry-After date"), PAUSE),
+        (RateLimited(float(PAUSE)), PAUSE),
+        (RateLimited(), LIMITS.provider_pause),
+    ],
+    ids=repr,
+)
+async def test_v6_the_provider_is_left_alone_for_as_long_as_a_429_asks_and_then_gets_one_probe(
+    fake: FakeProvider, refresher: TokenRefresher, clock: time_machine.Traveller, fault: RateLimited, pause: float
+) -> None:
+    for user_id in USERS:
+        await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
+    fake.fail(fault)
+    await all_ask(refresher)
+    for _ in range(3):
+        before = fake.requests()
+        clock.shift(pause - 1)
+        await all_ask(refresher)
+        assert fake.requests() == before
+        clock.shift(1)
+        await all_ask(refresher)
+        assert fake.requests() == before + 1
 
 
 async def test_v6_when_the_probe_succeeds_all_are_renewed(

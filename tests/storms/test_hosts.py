@@ -177,7 +177,7 @@ async def test_x3_a_holder_that_stood_still_before_it_asked_adopts_what_its_succ
 
 async def test_x3_a_holder_that_stood_still_with_the_reply_in_the_air_leaves_its_successors_record(host: Host) -> None:
     async with storm_on(brief(host), users=1, tasks=2, regime=LONG_LIVED) as storm:
-        storm.fake.rotate = False  # so that the successor can renew too
+        storm.fake.rotation = "never"  # so that the successor can renew too
         holder, successor = await overtaken_with_the_reply_in_the_air(storm)
         await successor.has_reported("served")
         holder.thaw()

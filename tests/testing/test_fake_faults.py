@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import time_machine
 
 from tokenflight import (
     ClientSecretBasic,
@@ -93,6 +94,32 @@ async def test_a_fault_that_is_a_reply_spends_no_refresh_token(
     assert fake.current_refresh_token("alice") == before
     assert (fake.requests("alice"), fake.refreshes("alice")) == (1, 0)
     assert (await refresh(fake)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "headers", "body"),
+    [
+        (RateLimited(30.5), {"retry-after": "30.5"}, b"Too many requests"),
+        (RateLimited(30, "Retry-After date"), {"retry-after": "Fri, 15 Jan 2027 08:00:30 GMT"}, b"Too many requests"),
+        (RateLimited(29.5, "X-Rate-Limit-Reset"), {"x-rate-limit-reset": "1800000030"}, b"Too many requests"),
+        (RateLimited(30, "X-RateLimit-Reset-After"), {"x-ratelimit-reset-after": "30"}, b"Too many requests"),
+        (RateLimited(30, "RateLimit-Reset"), {"ratelimit-reset": "30"}, b"Too many requests"),
+        (RateLimited(29.5, "RateLimit"), {"ratelimit": '"default";r=0;t=30'}, b"Too many requests"),
+        (RateLimited(0.5, "body"), {}, b'{"message": "Too many requests", "retry_after": 0.5}'),
+        (RateLimited("soon", "X-Rate-Limit-Reset"), {"x-rate-limit-reset": "soon"}, b"Too many requests"),
+        (RateLimited(None, "body"), {}, b"Too many requests"),
+    ],
+    ids=repr,
+)
+async def test_v6_a_429_says_in_one_of_many_forms_for_how_long_to_wait(
+    clock: time_machine.Traveller, fault: RateLimited, headers: dict[str, str], body: bytes
+) -> None:
+    fake = provider_with()
+    fake.fail(fault)
+    reply = await refresh(fake)
+    assert (reply.status_code, reply.content) == (429, body)
+    told = {name: value for name, value in reply.headers.items() if "retry" in name or "limit" in name}
+    assert told == headers
 
 
 async def test_a_huge_reply_is_a_token_reply_with_nothing_wrong_but_its_size() -> None:
@@ -271,7 +298,7 @@ def test_a_fault_that_could_never_happen_is_a_clear_error(settings: Any, problem
 
 def test_faults_are_plain_values() -> None:
     assert Delay(1) == Delay(1)
-    assert repr(RateLimited(5)) == "RateLimited(retry_after=5)"
+    assert repr(RateLimited(5)) == "RateLimited(retry_after=5, told_by='Retry-After')"
     assert json.dumps(dataclasses.asdict(OAuthError("slow_down"))) == (
         '{"error": "slow_down", "description": null, "status": 400}'
     )
@@ -289,9 +316,9 @@ def test_faults_are_plain_values() -> None:
         (DropReply(), ProviderUnavailable, "outcome_unknown"),
         (ServerError(502), ProviderUnavailable, "server_error"),
         (RateLimited(7), ProviderUnavailable, "rate_limited"),
-        (HTMLReply(), InvalidProviderResponse, "invalid_response"),
-        (GarbageReply(), InvalidProviderResponse, "invalid_response"),
-        (HugeReply(), InvalidProviderResponse, "invalid_response"),
+        (HTMLReply(), InvalidProviderResponse, "outcome_unknown"),
+        (GarbageReply(), InvalidProviderResponse, "outcome_unknown"),
+        (HugeReply(), InvalidProviderResponse, "outcome_unknown"),
         (Redirect("https://elsewhere.example"), ProviderMisconfigured, "redirected"),
         (OAuthError("unauthorized_client"), ProviderMisconfigured, "unauthorized_client"),
     ],

@@ -3,15 +3,21 @@
 import pytest
 
 from tokenflight import ConfigurationError
-from tokenflight.testing.grants import Grants
+from tokenflight.testing.grants import Grants, RefreshTokenRules, Rotation
 
 NOW = 1_700_000_000.0
 
 
 def refresh(
-    grants: Grants, token: str, *, now: float = NOW, rotate: bool = True, strict: bool = True
+    grants: Grants,
+    token: str,
+    *,
+    now: float = NOW,
+    rotation: Rotation = "always",
+    grace: float = 0,
+    strict: bool = True,
 ) -> dict[str, object] | None:
-    return grants.refresh(token, now=now, lifetime=3600, rotate=rotate, strict=strict)
+    return grants.refresh(token, now=now, lifetime=3600, rules=RefreshTokenRules(rotation, grace, strict))
 
 
 def login(grants: Grants, user_id: str = "alice", *, lifetime: float | None = 3600) -> tuple[str, str]:
@@ -48,7 +54,7 @@ def test_without_rotation_the_reply_has_no_refresh_token_and_the_old_one_stays_g
     grants = Grants()
     _, refresh_token = login(grants)
     for _ in range(2):
-        reply = refresh(grants, refresh_token, rotate=False)
+        reply = refresh(grants, refresh_token, rotation="never")
         assert reply is not None
         assert "refresh_token" not in reply
     assert grants.latest("alice").refresh_token == refresh_token

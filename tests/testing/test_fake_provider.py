@@ -159,12 +159,12 @@ async def test_of_many_concurrent_refreshes_with_one_token_a_single_one_is_accep
 async def test_rotation_strictness_and_lifetime_may_change_at_any_time() -> None:
     fake = FakeProvider()
     refresh_token = fake.login("alice")["refresh_token"]
-    fake.rotate = False
+    fake.rotation = "never"
     fake.lifetime = None
     reply = (await refresh(fake, refresh_token)).json()
     assert "refresh_token" not in reply
     assert "expires_in" not in reply
-    fake.rotate = True
+    fake.rotation = "always"
     fake.strict = False
     await refresh(fake, refresh_token)
     await refresh(fake, refresh_token)

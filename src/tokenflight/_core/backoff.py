@@ -34,21 +34,21 @@ class Backoff:
         self._by_user: dict[str, _Pause] = {}
         self._provider: _Pause | None = None
         """The provider's last pause, until a renewal has shown that it is over."""
-        self._probe: tuple[str, float] | None = None
-        """The user whose renewal is the probe, and until when at most."""
+        self._probe: tuple[object, float] | None = None
+        """The renewal that is the probe, and until when at most."""
 
     def remaining(self, user_id: str, now: float) -> float:
         """How many seconds `user_id` still has to wait; zero if not at all."""
-        remaining = self.provider_remaining(user_id, now)
+        remaining = self.provider_remaining(now)
         pause = self._by_user.get(user_id)
         return remaining if pause is None else max(remaining, pause.remaining(now))
 
-    def provider_remaining(self, user_id: str, now: float) -> float:
-        """How many seconds `user_id` has to wait for the provider, or for another user's probe; zero if not at all."""
+    def provider_remaining(self, now: float) -> float:
+        """How many seconds all users have to wait for the provider or for the probe; zero if not at all."""
         if self._provider is None:
             return 0.0
         remaining = self._provider.remaining(now)
-        if not remaining and self._probe is not None and self._probe[0] != user_id and now < self._probe[1]:
+        if not remaining and self._probe is not None and now < self._probe[1]:
             return min(PROBED_AGAIN_SECONDS, self._probe[1] - now)
         return remaining
 
@@ -57,37 +57,27 @@ class Backoff:
         if self._provider is None or seconds > self._provider.remaining(now):
             self._provider = _Pause(1, now, now + seconds)
 
-    def begin(self, user_id: str, now: float) -> None:
-        """Note that a renewal is about to be sent; after the provider's pause, it is the probe."""
+    def begin(self, renewal: object, now: float) -> None:
+        """Note that `renewal` is about to be sent; after the provider's pause, it is the probe."""
         if self._provider is not None:
-            self._probe = (user_id, now + self._limits.provider_timeout)
+            self._probe = (renewal, now + self._limits.provider_timeout)
 
-    def succeeded(self, user_id: str) -> None:
-        """Note that a renewal of `user_id` succeeded. If it was the probe, the provider's pause is over.
+    def ended(self, renewal: object, now: float, *, pause: float) -> None:
+        """Note that `renewal` was answered, or was not. If it was the probe, another `pause` follows, or none if zero.
 
-        Another renewal's success says nothing: it was sent before the provider asked for the pause.
+        Another renewal's answer says nothing: it was sent before the provider asked for the pause.
         """
-        self._by_user.pop(user_id, None)
-        if self._probe is not None and self._probe[0] == user_id:
-            self._provider = self._probe = None
+        if self._probe is not None and self._probe[0] is renewal:
+            self._probe = None
+            self._provider = _Pause(1, now, now + pause) if pause else None
 
-    def ended(self, user_id: str, now: float, *, has_answered: bool) -> None:
-        """Note that a renewal ended without a token set. `has_answered` tells that the provider is well."""
-        if self._probe is None or self._probe[0] != user_id:
-            return
-        self._probe = None
-        if has_answered:
-            self._provider = None
-        elif self._provider is not None and not self._provider.remaining(now):
-            self._provider = _Pause(1, now, now + self._limits.provider_pause)
-
-    def failed(self, user_id: str, now: float) -> None:
-        """Start the next, longer pause of `user_id`."""
+    def failed(self, user_id: str, now: float, *, at_least: float = 0.0) -> None:
+        """Start the next, longer pause of `user_id`, of `at_least` so many seconds."""
         previous = self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         failures = 1 if previous is None else previous.failures + 1
         longest = min(self._limits.first_backoff * 2.0 ** min(failures - 1, 30), self._limits.longest_backoff)
         # Jitter, so that users who failed together do not come back together.
-        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        seconds = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - not a secret
         self._by_user[user_id] = _Pause(failures, now, now + seconds)
         if len(self._by_user) > self._limits.max_backoff_users:
             del self._by_user[next(iter(self._by_user))]

@@ -49,8 +49,9 @@ def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:
 def overloaded(key: TokenKey, seconds: float) -> ProviderUnavailable:
     """A flight did not get its turn."""
     return ProviderUnavailable(
-        f"the renewal for user {key.user_id!r} at {key.provider} waited for longer than {seconds:.0f} s; "
-        "nothing was sent, because too many other renewals are waiting too; try again later",
+        f"the renewal for user {key.user_id!r} at {key.provider} did not get its turn within {seconds:.0f} s; "
+        "nothing was sent: many renewals are under way, another process holds the lease, or the store is slow; try "
+        "again later",
         code="overloaded",
         user_id=key.user_id,
         provider=key.provider,
@@ -96,6 +97,13 @@ def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
         user_id=key.user_id,
         provider=key.provider,
     )
+
+
+def pause_asked_for(error: TokenflightError, default: float) -> float:
+    """How many seconds the provider asks to wait; `default` where it says no more than "too many requests"."""
+    if not isinstance(error, ProviderUnavailable):
+        return 0.0
+    return error.retry_after or (default if error.code == "rate_limited" else 0.0)
 
 
 def as_tokenflight_error(exc: BaseException, key: TokenKey) -> TokenflightError:

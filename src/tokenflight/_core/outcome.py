@@ -26,4 +26,4 @@ class Outcome:
 
 
 SUPERSEDED: Final = Outcome(None)
-"""A login or logout came. All who waited look again."""
+"""Another writer won: a login or logout, or, after a lapsed lease, another renewal. All waiters look again."""

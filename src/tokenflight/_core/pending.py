@@ -13,7 +13,7 @@ from tokenflight._core.records import Records
 from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError, TokenRefreshError
 from tokenflight.events import RenewalDiscarded, SaveFailed, SaveRecovered, TokenEvent
 from tokenflight.stores.base import StoredTokens
-from tokenflight.tokens import TokenKey
+from tokenflight.tokens import TokenKey, TokenSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,14 @@ class PendingSaves:
         task.add_done_callback(self._tasks.discard)
         self._announce_failure(save, error)
 
+    def continues(self, user_id: str, tokens: TokenSet) -> bool:
+        """Whether the pending successor of `user_id` was renewed from `tokens`, and so is newer than a login with them.
+
+        Such a login is one whose answer was slow, or one that an app repeats. What waits to be saved is its successor.
+        """
+        save = self._saves.get(user_id)
+        return save is not None and save.successor.before is not None and save.successor.before.tokens == tokens
+
     def drop(self, user_id: str) -> None:
         """Give up the successor of `user_id`: a login or logout has taken its place in the store."""
         save = self._saves.pop(user_id, None)
@@ -138,7 +146,7 @@ class PendingSaves:
         """Try once; None if a login or logout was faster."""
         key, record, before = save.successor.key, save.successor.record, save.successor.before
         try:
-            await self._records.put_successor(key, record, before, is_wanted=lambda: self._is_pending(save))
+            await self._records.put_successor(key, record, before, may_create=lambda: self._is_pending(save))
         except StoreConflict:
             # A write that seemed to fail may have arrived: then the conflict is with this very successor.
             current = await self._records.load(key)

@@ -10,7 +10,14 @@ from weakref import WeakValueDictionary
 
 from tokenflight._core.limits import Limits
 from tokenflight._log import log
-from tokenflight.errors import ProviderMisconfigured, StoreConflict, StoreError, StoreUnavailable, TokenflightError
+from tokenflight.errors import (
+    ProviderMisconfigured,
+    StoreConflict,
+    StoreCorrupted,
+    StoreError,
+    StoreUnavailable,
+    TokenflightError,
+)
 from tokenflight.providers.base import BaseProvider
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, new_version
 from tokenflight.tokens import TokenKey, TokenSet
@@ -106,7 +113,10 @@ class Records:
 
     async def _completed(self, key: TokenKey, tokens: TokenSet) -> tuple[StoredTokens | None, TokenSet]:
         """The record, if it can be read, and the `tokens` of a login completed from it."""
-        before = await self._load_or_none(key)
+        try:
+            before = await self.load(key)
+        except (StoreCorrupted, ProviderMisconfigured):
+            before = None  # damaged, or another issuer's: a login overwrites it
         return before, tokens if before is None or before.refused else tokens.after_login(before.tokens)
 
     def successor(self, tokens: TokenSet, before: StoredTokens | None) -> StoredTokens:
@@ -116,22 +126,24 @@ class Records:
         return StoredTokens(tokens, issuer=self._issuer, access_tokens=before.access_tokens)
 
     async def put_successor(
-        self, key: TokenKey, record: StoredTokens, before: StoredTokens | None, *, is_wanted: Callable[[], bool]
+        self, key: TokenKey, record: StoredTokens, before: StoredTokens | None, *, may_create: Callable[[], bool]
     ) -> None:
         """Write `record` in place of the record `before` and of no other; None stands for there being none.
 
-        Raises `StoreConflict` if a login or logout was faster. A login of another process is a record that the store
-        finds. A logout of this process leaves nothing to find: `is_wanted` tells whether there was none.
+        Raises `StoreConflict` if another writer was faster. A login of another process is a record that the store
+        finds. A logout of this process leaves nothing to find: where there was no record, `may_create` tells whether
+        one has come.
         """
         if before is None:
             async with self.login_lock(key.user_id):
-                if not is_wanted():
+                if not may_create():
                     raise StoreConflict(f"user {key.user_id!r} has logged in or out at {key.provider} in the meantime")
                 await self._in_time(self._store.replace(key, record, expected=None))
             return
         try:
             await self._in_time(self._store.replace(key, record, expected=before.version))
         except StoreConflict:
+            # Where this read fails, a logout may have come: then the conflict stands, and the successor is dropped.
             current = await self._load_or_none(key)
             if current is None or current.version == before.version or current.tokens != before.tokens:
                 raise
@@ -144,7 +156,10 @@ class Records:
         From then on, no process sends that refresh token again. The record stays as it is where another process
         stored another refresh token, or logged the user out.
         """
-        current = await self.load(key)
+        try:
+            current = await self.load(key)
+        except StoreError:
+            return record  # not remembered, the refresh token is sent and refused once more: no harm
         if current is None or current.tokens.refresh_token != record.tokens.refresh_token:
             return current
         refused = replace(current, version=new_version(), refused=True)
@@ -153,7 +168,7 @@ class Records:
         except StoreConflict:
             return await self.load(key)
         except StoreError:
-            return current  # not remembered, the refresh token is sent and refused once more: no harm
+            return current  # as above
         return refused
 
     def keys(self) -> AsyncIterator[TokenKey]:

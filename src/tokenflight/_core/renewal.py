@@ -3,34 +3,40 @@
 Six nouns
 =========
 - The **cache** holds one `CacheEntry` a user: the record as last read or written here. It answers nearly all calls.
+  An entry is *fresh* while the fast path returns it, *current* while the store need not be read again, and *pinned*
+  while the store can't take its record.
 - A **flight** (`tokenflight._singleflight.Flight`) is a task that all callers of one user wait for. It belongs to the
-  refresher: a caller that is cancelled leaves the flight alone.
+  refresher: a caller that is cancelled leaves the flight alone. A flight is *outdated* once a login or logout may have
+  happened since it started, and *detached* once one has: its waiters are released then, with `SUPERSEDED`.
 - A **renewal**, the object below, is the work of one flight. What the flight learns on its way are its attributes.
 - A **record** (`StoredTokens`) is what the store has for a user: the grant, and an access token for each target. Its
-  version is new with each write, so that `replace` finds out whether another writer came between.
+  version is new with each write, so that `TokenStore.replace` finds out whether another writer came between.
 - The **lease** is the right to renew one user's grant, among all processes and hosts that share the store.
-- A **pending save** is a renewed record that the store did not take. It keeps the lease, and its record stays pinned
-  in the cache.
+- A **pending save** (`PendingSaves`) is a renewed record that the store did not take. It keeps the lease for as long as
+  the store lets it, and its record is pinned in the cache.
 
 States of a flight
 ==================
-====================  ======================  ==============================  ==========================================
-state                 holds                   a login or logout here          ends with
-====================  ======================  ==============================  ==========================================
-reading               a reader's place        detached: the waiters look      the record, where it will do
-                                              again, the flight ends
-waiting for its turn  a renewal's place or,   detached; it asks nobody        ``overloaded``, or what another holder
-                      later, the lease                                        stored (adopted)
-asking                place and lease         detached; what the provider     the provider's error, or a successor
-                                              returns belongs to a grant
-                                              that is over: discarded
-saving                lease                   the store refuses the write:    the record, published; SUPERSEDED; or a
-                                              superseded                      pending save
-====================  ======================  ==============================  ==========================================
+===========  =======================  ================================  ==========================================
+state        holds                    a login or logout in this         ends with
+                                      process
+===========  =======================  ================================  ==========================================
+reading      a reader's place         detaches it                       the record, where it will do; `refused`,
+                                                                        `no_tokens`, a pause; the store's error
+waiting for  first a place, then the  detaches it; it still waits, but  `overloaded`; a record that another holder
+its turn     lease too; neither if    asks nobody                       stored (adopted); `refused`
+             another process renews
+asking       place and lease          detaches it; the reply belongs    the provider's error; a successor
+                                      to a grant that is over
+saving       lease                    detaches it; the version, or for  the record, published; a pending save, also
+                                      a first record the login lock,    published; SUPERSEDED, where another writer
+                                      keeps the successor out           won
+===========  =======================  ================================  ==========================================
 
-A login or logout that *failed* may have reached the store all the same. It only marks the flight as outdated: the
-waiters get its outcome checked once more against the store. The two differ where a failed login meets a failed save:
-then the renewed record is still the newest, and dropping it would cost the user the grant.
+A *login* that failed may have reached the store: the flight is outdated, and its waiters check the store once more.
+A *logout* that failed detaches the flight, so that no caller's row is stored after it; the flight's own successor is
+still stored if the old record is still there. Where a failed login meets a failed save, the save stays pending: its
+refresh token may be the only one that lives.
 
 Who owns what, and what bounds it
 =================================
@@ -49,22 +55,24 @@ Why this order
 ==============
 The first read takes no lease: in most cold starts another process has renewed already, and one read finds that out.
 The lease comes before the second read. A refresh token read before the lease may be spent when the lease arrives, and
-sending it would cost the user the grant. From the provider's reply to the store's write this module awaits nothing
-else: a crash in between loses the only copy of the rotated refresh token. The record is published to the cache after
-it is stored, so that no caller gets a token set that a crash could take back.
+sending it would cost the user the grant. From the provider's reply to the store's write nothing else is awaited, but
+for the login lock where there was no record: a crash in between loses the only copy of the rotated refresh token. The
+record is published after it is stored, so that no caller gets a token set that a crash could take back. A pending save
+is the one exception: its record is served unstored, because keeping it from the callers would help none of them.
 
 Two things that were tried and are not done: storing a row that a caller offers before the flight starts, which costs
-either a second lease or the guarantee; and treating a login that may have happened like one that has.
+either a second lease or the guarantee that no spent refresh token is sent; and treating a login that may have happened
+like one that has.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from tokenflight._core import failures
+from tokenflight._core.deadlines import deadline
 from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import Successor
 from tokenflight._core.places import Place
@@ -97,13 +105,12 @@ class Renewal:
         self._key = key
         self._requirement = requirement
         self._read_at: float | None = None
-        """Since when the flight knows what the store has, in POSIX seconds; None while the cache knows better."""
-        self._before: TokenSet | None = None
-        """The token set to be renewed. Another one in the store was written after the flight had been asked for."""
+        """When the flight read or wrote the record last, in POSIX seconds; None while it has only the cache's."""
+        self._starting_point: TokenSet | None = None
+        """The token set to be renewed. A record with another access token was written after this flight began."""
         self._spent: str | None = None
         """The refresh token that this flight used up."""
         self._event: TokenEvent | None = None
-        """What to announce at the end."""
 
     async def run(self, flight: Flight[Outcome]) -> Outcome:
         """Do all of it; the work of `flight`."""
@@ -121,7 +128,7 @@ class Renewal:
         return outcome
 
     async def _find_or_renew(self) -> Outcome:
-        if (outcome := self._spare_the_store() or await self._read()) is not None:
+        if (outcome := self._stand_in_during_pause() or await self._read()) is not None:
             return outcome
         if self._read_at is not None and self._requirement.held is None:
             # Before looking at pauses: a caller has to learn that it takes a login, paused or not.
@@ -131,7 +138,7 @@ class Renewal:
             return Outcome(self._record, obstacle)
         return await self._renew()
 
-    def _spare_the_store(self) -> Outcome | None:
+    def _stand_in_during_pause(self) -> Outcome | None:
         """During the pause after a failure, a cached token set that is still valid stands in without a read.
 
         The store may be the part that failed.
@@ -148,50 +155,51 @@ class Renewal:
         """Read the record without a lease, unless the cache is current; None if it has to be renewed."""
         entry = self._entry
         if entry is not None and entry.is_current(time.time()) and not entry.record.refused:
-            self._set_out_from(self._tokens_in(entry.record))
+            self._set_starting_point(self._tokens_in(entry.record))
             return None
         async with self._turn(), self._state.reads:  # a queue here, so that no read times out in the store's own queue
-            record = self._found(await self._state.records.load(self._key))
+            record = self._note_record(await self._state.records.load(self._key))
         if record is None:
-            self._set_out_from(None)
+            self._set_starting_point(None)
             return None
         # A forced refresh must postdate this read; otherwise any refresh since the cached entry counts.
         known = record if entry is None or self._requirement.renewal else entry.record
-        self._set_out_from(self._tokens_in(known))
+        self._set_starting_point(self._tokens_in(known))
         if self._is_good(record):
             return Outcome(record)
         if record.refused and not self._is_older_than_held(record):
             raise failures.refused_before(self._key)
-        self._publish()  # callers whose patience ends get it from the cache, if it is still really valid
+        if entry is None:
+            self._publish()  # callers whose patience ends get it from the cache, if it is still really valid
         return None
 
     async def _renew(self) -> Outcome:
         """Renew under the lease: read again, then adopt what another process stored, or ask the provider and save."""
         while True:
-            async with AsyncExitStack() as lease:
+            async with AsyncExitStack() as lease_stack:
                 with Place(self._state.renewals) as place:
                     async with self._turn():
-                        held = await self._acquire_lease(lease, place)
-                        if held is not None:
+                        lease = await self._acquire_lease(lease_stack, place)
+                        if lease is not None:
                             await self._read_under_lease()
-                    result = await self._adopt_or_ask(held, place)
+                    result = await self._adopt_or_ask(lease, place)
                 if isinstance(result, Successor):
                     # The refresh token in the store is spent now: nothing but the write may come between.
-                    return await self._save(result, lease)
+                    return await self._save(result, lease_stack)
                 if result is not None:
                     return result
             # The lease lapsed while this process stood still. Another process may be renewing: begin again.
 
-    async def _acquire_lease(self, lease: AsyncExitStack, place: Place) -> Lease | None:
+    async def _acquire_lease(self, lease_stack: AsyncExitStack, place: Place) -> Lease | None:
         """Take a place and the lease. None where the lease stayed with a holder who has stored a good record."""
         await place.take()  # before the lease, so that no more leases are held than there are places
         with suppress(LeaseTimeout):
-            return await lease.enter_async_context(self._state.records.lease(self._key, wait=False))
+            return await lease_stack.enter_async_context(self._state.records.lease(self._key, wait=False))
         place.give_back()  # another holder is renewing this user: waiting for it keeps no place from other users
         try:
-            return await lease.enter_async_context(self._state.records.lease(self._key, wait=True))
+            return await lease_stack.enter_async_context(self._state.records.lease(self._key, wait=True))
         except LeaseTimeout:
-            record = self._found(await self._state.records.load(self._key))
+            record = self._note_record(await self._state.records.load(self._key))
             if record is None or not self._is_good(record):
                 raise
             return None
@@ -199,22 +207,22 @@ class Renewal:
     async def _read_under_lease(self) -> None:
         """Read the record. Where the caller keeps token sets itself and holds a newer one, store that one first."""
         while True:
-            record = self._found(await self._state.records.load(self._key))
+            record = self._note_record(await self._state.records.load(self._key))
             held = self._requirement.held
             if held is None or self._flight.outdated or (record is not None and not self._is_older_than_held(record)):
                 return
             successor = self._state.records.successor(held, record)
             with suppress(StoreConflict):  # another process has written a record: read it
                 await self._put(successor, record)
-                self._before = held
-                self._found(successor)
+                self._starting_point = held
+                self._note_record(successor)
                 return
 
     async def _adopt_or_ask(self, lease: Lease | None, place: Place) -> Outcome | Successor | None:
         """Return what ends the flight, or what is to be saved. None if the lease lapsed before the provider was asked.
 
         A refusal that comes together with another record is the answer to a race that this flight lost: begin again
-        with that record.
+        with that record. `lease` is None where the flight has only a good record of another holder's.
         """
         while (outcome := self._adopt()) is None and lease is not None:
             async with self._turn():
@@ -224,14 +232,14 @@ class Renewal:
             if self._flight.detached:
                 return Outcome(self._record)
             if (obstacle := self._state.blocked_by(self._key)) is not None:
-                return Outcome(self._record, obstacle)  # another flight failed while this one waited for its turn
-            self._state.backoff.begin(self._key.user_id, time.time())  # with no await since the look at the pauses
+                return Outcome(self._record, obstacle)  # another user's flight failed while this one waited
+            self._state.backoff.begin(self, time.time())  # with no await since the look at the pauses
             if (successor := await self._ask(place)) is not None:
                 return successor
         return outcome
 
     def _adopt(self) -> Outcome | None:
-        """The record just read, if it will do; None if it has to be renewed."""
+        """The record just read, if it will do; None if it has to be renewed. Raises if that takes a login."""
         record = self._record
         if record is None:
             return None
@@ -247,13 +255,12 @@ class Renewal:
         record = self._record
         error: TokenRefreshError | None = None
         try:
-            async with self._deadline(self._state.limits.provider_timeout, failures.deadline_exceeded):
-                tokens = await call_provider(self._state.provider, self._key, None if record is None else record.tokens)
+            tokens = await self._call_provider(None if record is None else record.tokens)
         except ReauthenticationRequired as refusal:
             place.give_back()
             if record is None or refusal.reason != "refused":
                 raise
-            current = self._found(await self._state.records.mark_refused(self._key, record))
+            current = self._note_record(await self._state.records.mark_refused(self._key, record))
             if current is not None and current.tokens.refresh_token == record.tokens.refresh_token:
                 raise
             return None
@@ -261,17 +268,35 @@ class Renewal:
             tokens, error = partial.tokens, partial.error
         return Successor(self._key, self._state.records.successor(tokens, record), record, self._started, error)
 
-    async def _save(self, successor: Successor, lease: AsyncExitStack) -> Outcome:
+    async def _call_provider(self, tokens: TokenSet | None) -> TokenSet:
+        """Let the provider renew `tokens`; if this is the probe after a pause, end it, whatever comes of the reply."""
+        seconds, pause = self._state.limits.provider_timeout, self._state.limits.provider_pause
+        try:
+            async with deadline(seconds, failures.deadline_exceeded(self._key, seconds)):
+                renewed = await call_provider(self._state.provider, self._key, tokens)
+        except ProviderUnavailable as exc:
+            pause = 0.0 if exc.code == "not_yet" else exc.retry_after or pause
+            raise
+        except (TokenRefreshError, PartialRenewal):
+            pause = 0.0  # the provider has answered
+            raise
+        else:
+            pause = 0.0
+        finally:
+            self._state.backoff.ended(self, time.time(), pause=pause)
+        return renewed
+
+    async def _save(self, successor: Successor, lease_stack: AsyncExitStack) -> Outcome:
         """Store what the provider returned. Where that fails, serve it unstored, and go on trying in the background."""
         state, user_id, tokens = self._state, self._key.user_id, successor.record.tokens
         try:
             await self._put(successor.record, successor.before)
         except TokenflightError as exc:
-            if isinstance(exc, StoreConflict) or (self._flight.detached and not self._is_cached(successor.before)):
+            if isinstance(exc, StoreConflict) or self._is_overtaken(successor):
                 return self._discard()
             self._note_issued(successor)
             # The lease goes along: while the store has a spent refresh token, no other process may renew.
-            state.pending.add(successor, lease.pop_all(), exc)
+            state.pending.add(successor, lease_stack.pop_all(), exc)
             if self._flight.detached:
                 # A login stored the same token set again, and its flight waits for this lease: serve its waiters now.
                 state.flights.detach(user_id, SUPERSEDED)
@@ -279,10 +304,10 @@ class Renewal:
             self._note_issued(successor)
             self._event = self._make_event(TokenRenewed, rotated=successor.is_rotated, expires_at=tokens.expires_at)
         self._spent = successor.spent
-        self._found(successor.record)
+        self._note_record(successor.record)
         if successor.error is not None:
             return self._fail(successor.error)
-        state.backoff.succeeded(user_id)
+        state.backoff.clear(user_id)
         return Outcome(successor.record, renewed=True)
 
     def _note_issued(self, successor: Successor) -> None:
@@ -293,8 +318,8 @@ class Renewal:
             self._state.cache.rejections.answer(self._key.user_id, issued, replaced=replaced, now=time.time())
 
     def _discard(self) -> Outcome:
-        """A login or logout won: what the provider returned belongs to a grant that is over."""
-        self._found(None)
+        """Another writer won: a login, a logout, or, where the lease had lapsed, another renewal."""
+        self._note_record(None)
         self._event = self._make_event(RenewalDiscarded)
         return SUPERSEDED
 
@@ -302,12 +327,12 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        if isinstance(error, ProviderUnavailable) and (error.retry_after or error.code == "rate_limited"):
-            backoff.hold_provider(now, error.retry_after or self._state.limits.provider_pause)
+        pause = failures.pause_asked_for(error, self._state.limits.provider_pause)
+        if pause and error.code != "not_yet":  # too early for this user says nothing about others
+            backoff.hold_provider(now, pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        backoff.ended(user_id, now, has_answered=isinstance(error, ReauthenticationRequired))
-        if is_served or is_about_provider:
-            backoff.failed(user_id, now)
+        if is_served or is_about_provider:  # also if detached: the flight that waits for the lease must not ask at once
+            backoff.failed(user_id, now, at_least=pause)
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)
         return Outcome(record, error)
 
@@ -323,41 +348,30 @@ class Renewal:
         if self._flight.outdated:
             cache.mark_stale(user_id)
 
-    # Small parts.
-
     def _turn(self) -> AbstractAsyncContextManager[None]:
         """Bound the wait for a place and the lease."""
-        return self._deadline(self._state.limits.turn_timeout, failures.overloaded)
-
-    @asynccontextmanager
-    async def _deadline(
-        self, seconds: float, error: Callable[[TokenKey, float], ProviderUnavailable]
-    ) -> AsyncIterator[None]:
-        """End the body after `seconds` with `error`."""
-        timeout = asyncio.timeout(seconds)
-        try:
-            async with timeout:
-                yield
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise error(self._key, seconds) from None
+        seconds = self._state.limits.turn_timeout
+        return deadline(seconds, failures.overloaded(self._key, seconds))
 
     def _tokens_in(self, record: StoredTokens | None) -> TokenSet | None:
         """The token set in `record` for the target that this flight is about."""
         return None if record is None else record.tokens_for(self._requirement.target)
 
     async def _put(self, record: StoredTokens, before: StoredTokens | None) -> None:
-        await self._state.records.put_successor(self._key, record, before, is_wanted=lambda: not self._flight.outdated)
+        """Write `record` in place of `before`. Its version decides; only where there was none, the flight is asked."""
+        await self._state.records.put_successor(self._key, record, before, may_create=lambda: not self._flight.outdated)
 
-    def _set_out_from(self, tokens: TokenSet | None) -> None:
-        """Note the token set to be renewed. From now on, a forced refresh means: any other one than that."""
-        self._before = self._requirement.replacing or tokens
+    def _set_starting_point(self, tokens: TokenSet | None) -> None:
+        """Note the token set to be renewed.
+
+        Until now a forced refresh had nothing to compare with. From now on it means: any access token but that one.
+        """
+        self._starting_point = self._requirement.replacing or tokens
         if self._requirement.renewal:
-            self._requirement = replace(self._requirement, renewal=False, replacing=self._before)
+            self._requirement = replace(self._requirement, renewal=False, replacing=self._starting_point)
 
-    def _found(self, record: StoredTokens | None) -> StoredTokens | None:
-        """Note, and return, what the store has been found to hold, or has just been given to hold."""
+    def _note_record(self, record: StoredTokens | None) -> StoredTokens | None:
+        """Note what the store holds, as just read or written; return it."""
         self._record, self._read_at = record, time.time()
         return record
 
@@ -366,13 +380,16 @@ class Renewal:
         return self._state.judge(self._key.user_id, self._tokens_in(record), self._requirement).is_good
 
     def _is_new(self, record: StoredTokens) -> bool:
-        """Whether `record` was written after the flight had been asked for."""
-        return self._tokens_in(record) != self._before
+        """Whether the access token in `record` is newer than the flight."""
+        tokens = self._tokens_in(record)
+        return tokens is None or self._starting_point is None or not tokens.has_same_access(self._starting_point)
 
-    def _is_cached(self, record: StoredTokens | None) -> bool:
-        """Whether the cache has the token set in `record`."""
-        entry = self._state.cache.entries.get(self._key.user_id)
-        return entry is not None and record is not None and entry.tokens == record.tokens
+    def _is_overtaken(self, successor: Successor) -> bool:
+        """Whether a login or logout has detached this flight, other than a login of the very grant it has renewed."""
+        if not self._flight.detached:
+            return False
+        entry, before = self._state.cache.entries.get(self._key.user_id), successor.before
+        return entry is None or before is None or entry.tokens != before.tokens
 
     def _is_older_than_held(self, record: StoredTokens) -> bool:
         """Whether `record` is older than the token set that the caller holds."""

@@ -11,8 +11,8 @@ class Requirement:
     """What a token set has to be besides not due.
 
     It is for `target`. It has `min_validity` seconds of life left, unless new ones live shorter. With `renewal`, it is
-    newer than every token set known so far. It is another one than `replacing`. It is not older than `held`, which the
-    caller keeps itself.
+    newer than every token set known so far. Its access token is another one than that of `replacing`. It is not older
+    than `held`, which the caller keeps itself.
     """
 
     target: Target = DEFAULT_TARGET
@@ -23,7 +23,8 @@ class Requirement:
 
     def excludes(self, tokens: TokenSet, *, spent: str | None) -> bool:
         """Whether `tokens` will not do, however long it is still valid; `spent` is as in `excludes_as_older`."""
-        return self.renewal or tokens == self.replacing or self.excludes_as_older(tokens, spent=spent)
+        is_replaced = self.replacing is not None and tokens.has_same_access(self.replacing)
+        return self.renewal or is_replaced or self.excludes_as_older(tokens, spent=spent)
 
     def excludes_as_older(self, tokens: TokenSet, *, spent: str | None) -> bool:
         """Whether `tokens` is older than what the caller holds.

@@ -93,6 +93,13 @@ class RefresherState:
         seconds = self.backoff.remaining(key.user_id, time.time())
         return failures.cooling_down(key, seconds) if seconds else None
 
+    def keep_login(self, user_id: str, record: StoredTokens) -> None:
+        """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there."""
+        if not self.pending.continues(user_id, record.tokens):
+            self.pending.drop(user_id)
+            self.cache.rejections.forgive(user_id, record.tokens.access_token)
+            self.cache.keep(user_id, record, time.time())
+
     def announce(self, event: TokenEvent) -> None:
         """Log `event` and tell the listeners. What a listener starts is no part of the flight that announces."""
         with detached_context():

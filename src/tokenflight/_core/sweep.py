@@ -70,7 +70,7 @@ class SweptUsers:
                 return False  # logged out while the sweep was on its way
             except ProviderUnavailable as exc:
                 backoff, now = self._state.backoff, time.time()
-                pause = backoff.provider_remaining(key.user_id, now)
+                pause = backoff.provider_remaining(now)
                 is_over = exc.code == "cooling_down" and not backoff.remaining(key.user_id, now)
                 if not is_over and not 0 < pause <= self._state.limits.longest_sweep_pause:
                     raise

@@ -72,13 +72,13 @@ class ProviderClient:
 
         Raises `ProviderUnavailable`, with the code ``outcome_unknown`` if the provider may have acted;
         `ProviderMisconfigured` for a certificate that can't be trusted; `InvalidProviderResponse` for a reply that
-        is compressed or larger than `MAX_REPLY_BYTES`.
+        is larger than `MAX_REPLY_BYTES`. The body is not decompressed: what it would become is the reader's to bound.
         """
         try:
             async with asyncio.timeout(self._timeout), self._client() as client:
                 return await self._exchange_with_retries(client, request, prepare)
-        except (httpx.HTTPError, httpx.InvalidURL, _UnwantedReplyError, TimeoutError) as exc:
-            error = self._error_for(exc, user_id)
+        except (httpx.HTTPError, httpx.InvalidURL, _ReplyTooLargeError, TimeoutError) as exc:
+            error = self._error_for(exc, request, user_id)
         # Raised here, where the caught exception is not its context: httpx's errors hold the request with its secrets.
         raise error
 
@@ -124,33 +124,28 @@ class ProviderClient:
 
     async def _exchange(self, client: httpx.AsyncClient, request: Request) -> Reply:
         third = self._timeout / 3
+        headers = httpx.Headers({"User-Agent": "tokenflight"})
+        headers.update({**request.headers, "Accept-Encoding": "identity"})
         # A bare Request: building it through the client would add the client's default headers and cookies.
         message = httpx.Request(
-            "GET" if request.parameters is None else "POST",
-            request.url,
-            headers={**request.headers, "Accept-Encoding": "identity", "User-Agent": "tokenflight"},
-            content=None if request.parameters is None else request.content,
+            request.method,
+            request.target,
+            headers=headers,
+            content=request.content if request.method == "POST" else None,
             # Connecting gets a third, so that a provider that can't be reached is told apart from one that is slow.
             extensions={"timeout": httpx.Timeout(self._timeout, connect=third, pool=third).as_dict()},
         )
+        if request.format == "query":
+            message.url = _URLWithSecrets(message.url)
         # auth=None: a client that carries a BearerAuth must not ask the refresher from inside a flight.
         response = await client.send(message, auth=None, follow_redirects=False, stream=True)
         try:
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                # Decompressed, a small reply can become a huge one.
-                raise _UnwantedReplyError("that is compressed, though it was asked for as it is")
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_REPLY_BYTES:
-                    raise _UnwantedReplyError(f"of more than {MAX_REPLY_BYTES} bytes")
+            return Reply(response.status_code, _lower_case_names(response), await _raw_body(response))
         finally:
             # Unread, the reply would keep its connection from every other request.
             await response.aclose()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, bytes(body))
 
-    def _error_for(self, exc: Exception, user_id: str | None) -> TokenRefreshError:
+    def _error_for(self, exc: Exception, request: Request, user_id: str | None) -> TokenRefreshError:
         """Return what an exception of httpx's means for the caller. No other place maps them."""
         if _certificate_error(exc):
             return ProviderMisconfigured(
@@ -160,9 +155,13 @@ class ProviderClient:
                 user_id=user_id,
                 provider=self._provider,
             )
-        if isinstance(exc, _UnwantedReplyError):
+        if isinstance(exc, _ReplyTooLargeError):
+            what = f"{self._provider} sent a reply of more than {MAX_REPLY_BYTES} bytes, which was not read"
+            if not request.is_refresh:
+                return InvalidProviderResponse(what, user_id=user_id, provider=self._provider)
             return InvalidProviderResponse(
-                f"{self._provider} sent a reply {exc}; what is stored is unchanged",
+                f"{what}; the stored refresh token may be spent",
+                code="outcome_unknown",
                 user_id=user_id,
                 provider=self._provider,
             )
@@ -185,8 +184,35 @@ class ProviderClient:
         )
 
 
-class _UnwantedReplyError(Exception):
-    """The reply is not read to its end; the message says what is wrong with it."""
+class _ReplyTooLargeError(Exception):
+    """The reply is not read to its end."""
+
+
+class _URLWithSecrets(httpx.URL):
+    """A URL that shows no query: httpx writes the URL of every request into its log."""
+
+    def __str__(self) -> str:
+        return str(self.copy_with(query=None))
+
+    def __repr__(self) -> str:
+        return repr(self.copy_with(query=None))
+
+
+def _lower_case_names(response: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+async def _raw_body(response: httpx.Response) -> bytes:
+    """The body as it came over the wire, compressed or not."""
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream), "an AsyncClient's response has such a stream"  # noqa: S101 - for type checkers
+    body = bytearray()
+    # Not `aiter_raw`, which refuses the response of an app's mock transport: httpx has read that one already.
+    async for chunk in stream:
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise _ReplyTooLargeError
+    return bytes(body)
 
 
 class _OwnClient:

@@ -1,7 +1,8 @@
 """What tokenflight asks of a provider: two members at least, and five in all."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from tokenflight.errors import TokenRefreshError
 from tokenflight.tokens import TokenSet
@@ -44,6 +45,22 @@ class PartialRenewal(Exception):  # noqa: N818 - named for what came of the rene
         self.error = error
 
 
+@dataclass(frozen=True, slots=True)
+class AccessTokenHeader:
+    """The header that carries an access token: its `name`, and the `scheme` before the token, None for none."""
+
+    name: str = "Authorization"
+    scheme: str | None = "Bearer"
+
+    def value(self, access_token: str) -> str:
+        """The header's value."""
+        return access_token if self.scheme is None else f"{self.scheme} {access_token}"
+
+
+BEARER_HEADER: Final = AccessTokenHeader()
+"""The header of RFC 6750 §2.1."""
+
+
 class BaseProvider(ABC):
     """A `Provider` with all that a refresher asks of one, and a default wherever there is a sensible one."""
 
@@ -59,6 +76,11 @@ class BaseProvider(ABC):
         A record keeps the issuer. A refresher never sends its tokens to a provider with another one.
         """
         return None
+
+    @property
+    def access_token_header(self) -> AccessTokenHeader:
+        """How a request to the API carries the access token; RFC 6750's way unless the vendor has its own."""
+        return BEARER_HEADER
 
     def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:  # noqa: B027 - a default
         """Raise `ReauthenticationRequired` if `tokens` has no refresh token and this provider needs one.

@@ -1,7 +1,6 @@
 """What an authorization server says about itself (RFC 8414, OpenID Connect Discovery)."""
 
-import codecs
-import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -15,10 +14,13 @@ from tokenflight.errors import (
     ProviderMisconfigured,
     ProviderUnavailable,
 )
-from tokenflight.providers.replies import Reply, is_busy, json_object, retry_after
+from tokenflight.providers._replies.classification import is_busy
+from tokenflight.providers._replies.decoding import decode_body
+from tokenflight.providers._replies.pauses import retry_after_seconds
+from tokenflight.providers.replies import Reply
 from tokenflight.providers.requests import metadata_urls
 
-_CHARSET: Final = re.compile(r"charset\s*=\s*\"?(iso-8859-15?|windows-1252)\b", re.IGNORECASE)
+_TOO_MANY_REQUESTS: Final = 429
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +97,15 @@ def parse_metadata_reply(
     The token endpoint is checked here, not only when it is used: metadata without one is of no use to any renewal,
     and must not replace a copy that has one.
     """
+    body = decode_body(reply.headers, reply.body)
     if is_busy(reply.status):
         raise ProviderUnavailable(
             f"discovery of {issuer} failed with status {reply.status} at {url}; try again later",
             code="discovery_failed",
             provider=provider,
-            retry_after=retry_after(reply),
+            retry_after=retry_after_seconds(
+                reply.headers, body.members, is_rate_limited=reply.status == _TOO_MANY_REQUESTS, now=time.time()
+            ),
         )
     if reply.status != 200:
         raise ProviderMisconfigured(
@@ -109,10 +114,10 @@ def parse_metadata_reply(
             code="discovery_failed",
             provider=provider,
         )
-    try:
-        members = json_object(_as_utf8(reply))
-    except InvalidProviderResponse as exc:
-        raise InvalidProviderResponse(f"discovery of {issuer} at {url}: {exc}", provider=provider) from None
+    flaw = "is a form" if body.is_form else body.flaw
+    if flaw is not None:
+        raise InvalidProviderResponse(f"discovery of {issuer} at {url}: the reply {flaw}", provider=provider)
+    members = body.members
     if (named := members.get("issuer")) != issuer:
         raise ProviderMisconfigured(
             f"discovery of {issuer} found the metadata of another issuer at {url}: {_mend(named, url, insecure_hosts)}",
@@ -132,22 +137,6 @@ def _mend(named: object, url: str, insecure_hosts: frozenset[str]) -> str:
         return f"{exc}; correct that at the server"
     advice = f"the server calls itself {printable(named)!r}; if you mean that server, pass exactly that as issuer"
     return advice if url in metadata_urls(str(named)) else f"{advice}, and {url!r} as metadata_url"
-
-
-def _as_utf8(reply: Reply) -> bytes:
-    """Return the body in UTF-8 and without a byte order mark, as JSON has to be (RFC 8259 §8.1).
-
-    A ``charset`` counts only for a body that is not UTF-8: servers declare ISO-8859-1 by default, and send UTF-8.
-    """
-    body = reply.body.removeprefix(codecs.BOM_UTF8)
-    declared = _CHARSET.search(reply.headers.get("content-type", ""))
-    if declared is None:
-        return body
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return body.decode(declared[1], "replace").encode()
-    return body
 
 
 def _text(value: object) -> str | None:

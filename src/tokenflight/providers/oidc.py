@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from tokenflight._checks import require_text
 from tokenflight._urls import checked_hosts, require_secure_url
 from tokenflight.errors import TokenRefreshError
+from tokenflight.profiles import Profile
 from tokenflight.providers._http import HTTPClient
-from tokenflight.providers.base import BaseProvider
+from tokenflight.providers.base import AccessTokenHeader, BaseProvider
 from tokenflight.providers.client_auth import ClientAuthentication
 from tokenflight.providers.discovery import Discovery, require_issuer
 from tokenflight.providers.endpoint import TokenEndpoint
-from tokenflight.providers.grants import refresh_token_grant, refresh_token_of
 from tokenflight.providers.metadata import ServerMetadata
 from tokenflight.tokens import TokenSet
 
@@ -30,7 +30,8 @@ class OIDCProvider(BaseProvider):
     for the endpoints of an https issuer, and at `insecure_hosts`: names or addresses of hosts that are reached
     through a network that the app trusts with refresh tokens and the client's secret. `http_client` is used but never
     closed; without one, the provider opens its own and `aclose` closes it. `timeout` is in seconds, at most 60, for
-    one whole exchange.
+    one whole exchange. `profile`, one of `tokenflight.profiles` or its name, says where requests and replies depart
+    from the standard; addresses come from discovery, except for a refresh endpoint apart from the token endpoint.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class OIDCProvider(BaseProvider):
         insecure_hosts: Iterable[str] = (),
         http_client: HTTPClient | None = None,
         timeout: float = 30.0,
+        profile: Profile | str | None = None,
     ) -> None:
         hosts = checked_hosts("insecure_hosts", insecure_hosts)
         require_issuer(issuer, insecure_hosts=hosts)
@@ -53,13 +55,13 @@ class OIDCProvider(BaseProvider):
             require_text("scope", scope)
         self._issuer = issuer
         self._scope = scope
-        self._timeout = timeout
         self._endpoint = TokenEndpoint(
             client,
             name=issuer if name is None else name,
             http_client=http_client,
             timeout=timeout,
             insecure_hosts=hosts,
+            profile=profile,
         )
         self._discovery = Discovery(
             issuer,
@@ -85,16 +87,13 @@ class OIDCProvider(BaseProvider):
 
     def require_refresh_token(self, user_id: str, tokens: TokenSet | None) -> None:
         """Raise `ReauthenticationRequired` if there is no refresh token in `tokens`; see `BaseProvider`."""
-        refresh_token_of(tokens, user_id=user_id, provider=self.name)
+        self._endpoint.refresh_grant(user_id, tokens)
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
         """Ask the provider's token endpoint for a new token set; see `Provider.renew`."""
         # First of all: a user without a refresh token costs no discovery.
-        refresh_token = refresh_token_of(tokens, user_id=user_id, provider=self.name)
-        grant = refresh_token_grant(refresh_token, scope=self._scope)
-        # A flight gives a renewal the time of two timeouts. A second token request needs one of them for itself: cut
-        # off, it would lose the refresh token in the reply. So it is sent only if all before it fits in the other.
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        grant = self._endpoint.refresh_grant(user_id, tokens, scope=self._scope)
+        deadline = self._endpoint.deadline()  # before discovery, which takes its part of the time
         try:
             server = await self._discovery.metadata()
         except TokenRefreshError as exc:
@@ -109,8 +108,13 @@ class OIDCProvider(BaseProvider):
                 return None
 
         return await self._endpoint.request_tokens(
-            grant, server, user_id=user_id, previous=tokens, find_again=find_again
+            grant, server, user_id=user_id, previous=tokens, deadline=deadline, find_again=find_again
         )
+
+    @property
+    def access_token_header(self) -> AccessTokenHeader:
+        """The header that carries the access token at the API, as the profile has it."""
+        return self._endpoint.access_token_header
 
     async def aclose(self) -> None:
         """Close the own HTTP client, if there is one, after the requests under way have ended."""

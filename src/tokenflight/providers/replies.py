@@ -1,19 +1,13 @@
-"""What an authorization server answers, and what that means for the caller: pure functions on plain data.
+"""What a token endpoint's reply means for the caller: a token set, or an error that says what to do next.
 
-Whatever bytes a reply holds, parsing it gives a token set or raises inside the error tree.
+Reading the reply is the work of `_replies`. This module only completes what was read, and words what went wrong.
 """
 
-import json
-import re
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypedDict
-from urllib.parse import quote, quote_plus
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypedDict, assert_never
 
-from tokenflight._checks import printable
 from tokenflight.errors import (
     InvalidProviderResponse,
     ProviderMisconfigured,
@@ -21,29 +15,17 @@ from tokenflight.errors import (
     ReauthenticationRequired,
     TokenRefreshError,
 )
+from tokenflight.profiles import STANDARD, Profile, Verdict
+from tokenflight.providers._replies.classification import Failure
+from tokenflight.providers._replies.reading import Tokens, Unusable, read_token_reply
+from tokenflight.providers.base import PartialRenewal
 from tokenflight.providers.requests import Request
 from tokenflight.tokens import TokenSet
-
-MAX_RETRY_AFTER_SECONDS: Final = 3600.0
-"""A provider's ``Retry-After`` is honoured up to this."""
-
-_LOGIN_AGAIN: Final = frozenset(
-    {
-        "invalid_grant",
-        "interaction_required",
-        "login_required",
-        "consent_required",
-        "account_selection_required",
-    }
-)
-_TRY_LATER: Final = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
-_BUSY_STATUSES: Final = frozenset({408, 425, 429})
-_PERCENT_ESCAPE: Final = re.compile("%..")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole reply: header names in lower case, at most `_http.MAX_REPLY_BYTES` of body."""
+    """A whole reply: header names in lower case, at most `_http.MAX_REPLY_BYTES` of body, as compressed as it came."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,60 +33,42 @@ class Reply:
 
 
 def parse_token_reply(
-    reply: Reply, *, request: Request, previous: TokenSet | None, sent_at: float, user_id: str, provider: str
+    reply: Reply,
+    *,
+    request: Request,
+    previous: TokenSet | None,
+    sent_at: float,
+    user_id: str,
+    provider: str,
+    profile: Profile = STANDARD,
 ) -> TokenSet:
     """Return the token set in the `reply` to `request`, completed from `previous` (RFC 6749 §5.1, §5.2, §6).
 
     ``expires_in`` counts from `sent_at`, when the request was sent, in POSIX seconds. An error shows neither the
     secrets of the request nor the tokens in `previous`, should the provider's words repeat them.
+
+    Raises a `TokenRefreshError`, or `PartialRenewal` if the reply will not do and holds a new refresh token.
     """
-    if not 200 <= reply.status < 300:
+    reading = read_token_reply(
+        reply.status,
+        reply.headers,
+        reply.body,
+        now=time.time(),
+        profile=profile,
         # No local holds the secrets: tools that show the locals of a traceback would show them.
-        raise _error_for(reply, secrets=request.secrets | _tokens_in(previous), user_id=user_id, provider=provider)
-    try:
-        return TokenSet.from_response(json_object(reply.body), received_at=sent_at).carrying_over(previous)
-    except (InvalidProviderResponse, RecursionError) as exc:
-        raise InvalidProviderResponse(
-            f"{provider} answered the token request for user {user_id!r} with status {reply.status}, but "
-            f"{exc if isinstance(exc, InvalidProviderResponse) else 'the reply is nested too deeply'}; "
-            "what is stored is unchanged",
-            user_id=user_id,
-            provider=provider,
-        ) from None
-
-
-def json_object(body: bytes) -> dict[str, object]:
-    """Return the JSON object in `body`, which is UTF-8 and has no name twice (RFC 8259 §4, §8.1).
-
-    Raises `InvalidProviderResponse`, which shows nothing of the body.
-    """
-    try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        # Without the cause: a decoding error carries the body, and the body may carry a token.
-        raise InvalidProviderResponse("the reply is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise InvalidProviderResponse("the reply is not a JSON object")
-    return value
-
-
-def is_busy(status: int) -> bool:
-    """Whether `status` says that the server can't answer now, whatever the body says."""
-    return status in _BUSY_STATUSES or status >= 500
-
-
-def retry_after(reply: Reply) -> float | None:
-    """Return the ``Retry-After`` of `reply` in seconds from now (RFC 9110 §10.2.3), capped, or None."""
-    value = reply.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]+", value):
-        seconds = float(value)
-    else:
-        try:
-            moment = parsedate_to_datetime(value)
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+        secrets=request.secrets | _tokens_in(previous),
+        is_refresh=request.is_refresh,
+    )
+    what = f"{provider} answered the token request for user {user_id!r} with status {reply.status}"
+    match reading:
+        case Tokens(members):
+            return TokenSet.from_response(members, received_at=sent_at).carrying_over(previous)
+        case Unusable():
+            raise _error_for_unusable(reading, what, previous, user_id=user_id, provider=provider)
+        case Failure():
+            allowed_in = _seconds_until_allowed(profile, previous)
+            raise _error_for_failure(reading, what, allowed_in, user_id=user_id, provider=provider)
+    assert_never(reading)
 
 
 class _Details(TypedDict):
@@ -114,62 +78,75 @@ class _Details(TypedDict):
     error_description: str | None
 
 
-def _error_for(reply: Reply, *, secrets: Collection[str], user_id: str, provider: str) -> TokenRefreshError:
-    """Return what a reply that is not a success means for the caller."""
-    status = reply.status
-    try:
-        members = json_object(reply.body)
-    except InvalidProviderResponse:
-        members = {}
-    kind = printable(members.get("error"))  # classified before redaction, which may cut a secret out of it
-    error = _safe_text(members.get("error"), secrets) or None
-    description = _safe_text(members.get("error_description"), secrets) or None
-    details = _Details(user_id=user_id, provider=provider, error=error, error_description=description)
-    what = f"{provider} answered the token request for user {user_id!r} with status {status}"
-    if error is not None:
-        what += f" and the error {error}" + (f" ({description})" if description else "")
+def _error_for_unusable(
+    reading: Unusable, what: str, previous: TokenSet | None, *, user_id: str, provider: str
+) -> InvalidProviderResponse | PartialRenewal:
+    what = f"{what}, but the reply {reading.problem}"
+    if reading.refresh_token is None:
+        return InvalidProviderResponse(
+            f"{what}, and no refresh token can be found in it; the stored one may be spent",
+            code="outcome_unknown",
+            user_id=user_id,
+            provider=provider,
+        )
+    error = InvalidProviderResponse(
+        f"{what}; the refresh token in it is kept for the next renewal", user_id=user_id, provider=provider
+    )
+    if previous is None:
+        return PartialRenewal(TokenSet("", refresh_token=reading.refresh_token), error)
+    kept = replace(previous, refresh_token=reading.refresh_token, refresh_token_expires_at=None)
+    return PartialRenewal(kept, error)
 
-    # The status of a struggling server comes before its words: a 5xx is never a logout.
-    if is_busy(status) or kind in _TRY_LATER:
-        code = "rate_limited" if status == 429 else "server_error"
-        return ProviderUnavailable(f"{what}; try again later", code=code, retry_after=retry_after(reply), **details)
-    if 300 <= status < 400:
-        advice = "a redirect of a token request is not followed: configure the endpoint it leads to"
-        return ProviderMisconfigured(f"{what}; {advice}", code="redirected", **details)
-    if kind in _LOGIN_AGAIN:
-        return ReauthenticationRequired(f"{what}; send the user through login again", code="refused", **details)
-    if error is not None:
-        advice = "check the client's registration and this app's settings"
-        return ProviderMisconfigured(f"{what}; {advice}", code=error, **details)
-    if status in {400, 422}:
-        advice = "the reply names no error; what is stored is unchanged"
-        return InvalidProviderResponse(f"{what}; {advice}", **details)
-    advice = "check the token endpoint and the client's credentials"
-    return ProviderMisconfigured(f"{what}; {advice}", code=f"http_{status}", **details)
+
+def _error_for_failure(
+    failure: Failure, what: str, allowed_in: float | None, *, user_id: str, provider: str
+) -> TokenRefreshError:
+    if failure.error is not None:
+        what += f" and the error {failure.error}"
+    if failure.error_description is not None:
+        what += f" ({failure.error_description})"
+    details = _Details(
+        user_id=user_id, provider=provider, error=failure.error, error_description=failure.error_description
+    )
+    match failure.verdict:
+        case Verdict.REFUSED:
+            return ReauthenticationRequired(
+                f"{what}; send the user through login again",
+                code="refused",
+                claims=failure.claims,
+                detail=failure.detail,
+                **details,
+            )
+        case Verdict.PASSING:
+            return ProviderUnavailable(
+                f"{what}; try again later", code=failure.code, retry_after=failure.retry_after, **details
+            )
+        case Verdict.NOT_YET:
+            retry_after = allowed_in if failure.retry_after is None else failure.retry_after
+            return ProviderUnavailable(
+                f"{what}; it is too early to renew", code="not_yet", retry_after=retry_after, **details
+            )
+        case Verdict.MISCONFIGURED:
+            return ProviderMisconfigured(f"{what}; {_advice(failure)}", code=failure.code, **details)
+        case Verdict.UNKNOWN:
+            return InvalidProviderResponse(f"{what}; the reply does not say what is wrong", **details)
+
+
+def _advice(failure: Failure) -> str:
+    if failure.code == "redirected":
+        return "a redirect of a token request is not followed: configure the endpoint it leads to"
+    if failure.error is None:
+        return "check the token endpoint and the client's credentials"
+    return "check the client's registration and this app's settings"
+
+
+def _seconds_until_allowed(profile: Profile, previous: TokenSet | None) -> float | None:
+    """How long until `profile` allows a renewal of `previous`, None where that is unknown."""
+    if profile.earliest_renewal is None or previous is None or previous.expires_at is None:
+        return None
+    return max(previous.expires_at - profile.earliest_renewal - time.time(), 0.0) or None
 
 
 def _tokens_in(tokens: TokenSet | None) -> frozenset[str]:
     held = () if tokens is None else (tokens.access_token, tokens.refresh_token)
     return frozenset(token for token in held if token)
-
-
-def _safe_text(value: object, secrets: Collection[str]) -> str:
-    """Return a provider's text as an error may show it: printable, short, and without the `secrets` it repeats."""
-    if not isinstance(value, str):
-        return ""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be the beginning of another
-        data = secret.encode("utf-8", "surrogatepass")
-        for written in {secret, quote(data), quote(data, safe=""), quote_plus(data)}:
-            value = value.replace(written, "***").replace(_PERCENT_ESCAPE.sub(_lower_case, written), "***")
-    return printable(value)
-
-
-def _lower_case(found: re.Match[str]) -> str:
-    return found[0].lower()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a name is given twice")
-    return members

@@ -4,6 +4,7 @@ With `Delay` the provider acts late, with `DropReply` it acts and the client doe
 does not act: a refresh token that was sent is still good.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -11,6 +12,23 @@ HUGE_REPLY_BYTES: Final = 10 * 1024 * 1024
 
 Endpoint: TypeAlias = Literal["token", "discovery", "api"]
 """The endpoints at which `FakeProvider` can fail or hold a request."""
+
+PauseForm: TypeAlias = Literal[
+    "Retry-After",
+    "Retry-After date",
+    "X-Rate-Limit-Reset",
+    "X-RateLimit-Reset-After",
+    "RateLimit-Reset",
+    "RateLimit",
+    "body",
+]
+"""Where a 429 says for how long to wait.
+
+``"Retry-After"`` has seconds, ``"Retry-After date"`` the moment as an HTTP date (RFC 9110 §10.2.3).
+``"X-Rate-Limit-Reset"`` has the moment in POSIX seconds, as at Okta; ``"X-RateLimit-Reset-After"`` and
+``"RateLimit-Reset"`` have seconds; ``"RateLimit"`` has them beside the policy's name, as the IETF's draft says.
+``"body"`` is a JSON object with ``retry_after`` in seconds, as at Discord.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +57,13 @@ class ServerError:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """A 429. `retry_after` is its ``Retry-After``: whole seconds, any other string as it is, or none at all."""
+    """A 429 that asks for a pause of `retry_after` seconds, or for none in particular.
 
-    retry_after: int | str | None = None
+    `told_by` says where it does; see `PauseForm`. A string as `retry_after` is written as it is.
+    """
+
+    retry_after: float | str | None = None
+    told_by: PauseForm = "Retry-After"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +108,21 @@ class OAuthError:
     status: int = 400
 
 
-CannedFault: TypeAlias = ServerError | RateLimited | HTMLReply | GarbageReply | HugeReply | Redirect | OAuthError
+@dataclass(frozen=True, slots=True)
+class VendorError:
+    """A JSON object that tells of an error in a vendor's own way, some of them with status 200.
+
+    `tokenflight.testing.dialects` has the ones that are in use.
+    """
+
+    members: Mapping[str, object]
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+CannedFault: TypeAlias = (
+    ServerError | RateLimited | HTMLReply | GarbageReply | HugeReply | Redirect | OAuthError | VendorError
+)
 """The faults that are nothing but a reply."""
 
 Fault: TypeAlias = Delay | DropRequest | DropReply | WrongIssuer | CannedFault

@@ -4,23 +4,53 @@ import math
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
+from tokenflight._checks import checked_seconds
 from tokenflight.errors import ConfigurationError
 
 TOKEN_ENTROPY_BYTES: Final = 24
 LOGIN_SCOPE: Final = "openid offline_access"
+
+Rotation: TypeAlias = Literal["always", "never", "sometimes", "keeps_previous"]
+"""When a provider replaces a refresh token that is used, and whether that spends the old one; see `FakeProvider`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshTokenRules:
+    """What a provider does with a refresh token that is used, and with a spent one. `grace` is in seconds."""
+
+    rotation: Rotation = "always"
+    grace: float = 0.0
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rotation not in get_args(Rotation):
+            raise ConfigurationError(f"rotation must be one of {get_args(Rotation)}, not {self.rotation!r:.40}")
+        checked_seconds("grace", self.grace)
+
+    def rotates(self, refreshes: int) -> bool:
+        """Whether the refresh of a grant that had so many `refreshes` before gives a new refresh token."""
+        return self.rotation in {"always", "keeps_previous"} or (self.rotation == "sometimes" and refreshes % 2 == 1)
+
+    def forgives(self, seconds: float) -> bool:
+        """Whether the provider still accepts the previous refresh token, which it replaced `seconds` ago."""
+        return self.rotation == "keeps_previous" or seconds < self.grace
 
 
 @dataclass(eq=False, slots=True)
 class Grant:
     """What one login gave the app: the refresh token accepted now, and each access token with its expiry.
 
-    An expiry is in POSIX seconds. A grant of client credentials has no refresh token.
+    An expiry is in POSIX seconds. A grant of client credentials has no refresh token. `previous` is the refresh token
+    that the current one replaced, at `rotated_at` in POSIX seconds. `refreshes` does not count the late ones.
     """
 
     user_id: str
     refresh_token: str | None = field(default=None, repr=False)
+    previous: str | None = field(default=None, repr=False)
+    rotated_at: float = -math.inf
+    refreshes: int = 0
     access_tokens: dict[str, float] = field(default_factory=dict, repr=False)
     revoked: bool = False
 
@@ -47,26 +77,33 @@ class Grants:
         return reply
 
     def refresh(
-        self, refresh_token: str, *, now: float, lifetime: float | None, rotate: bool, strict: bool
+        self, refresh_token: str, *, now: float, lifetime: float | None, rules: RefreshTokenRules
     ) -> dict[str, Any] | None:
-        """The token reply to `refresh_token`, or None if it is refused.
+        """Return the token reply to `refresh_token`, or None if it is refused.
 
-        `rotate` spends the refresh token and puts its successor into the reply; otherwise the reply has none.
-        With `strict`, a spent one that comes back revokes its grant (RFC 9700 §4.14.2).
+        Where the provider rotates, the reply has the successor of `refresh_token`. The previous refresh token, where
+        `rules` forgive its use, brings the successor that exists already. Under strict rules, any other spent one
+        revokes its grant (RFC 9700 §4.14.2).
         """
         grant = self._by_refresh_token.get(refresh_token)
         if grant is None:
             return None
-        if refresh_token != grant.refresh_token:
+        is_late = refresh_token == grant.previous and rules.forgives(now - grant.rotated_at)
+        if refresh_token != grant.refresh_token and not is_late:
             self.reuses[grant.user_id] += 1
-            grant.revoked |= strict
+            grant.revoked |= rules.strict
             return None
         if grant.revoked:
             return None
         self.refreshes[grant.user_id] += 1
         reply = self._issue(grant, now, lifetime)
-        if rotate:
+        if is_late:
+            reply["refresh_token"] = grant.refresh_token
+            return reply
+        if rules.rotates(grant.refreshes):
+            grant.previous, grant.rotated_at = refresh_token, now
             reply["refresh_token"] = self._rotate(grant)
+        grant.refreshes += 1
         return reply
 
     def is_live(self, access_token: str, *, now: float) -> bool:

@@ -1,17 +1,18 @@
 """The fake provider: an ASGI app over grants, with faults and gates before its endpoints."""
 
 import asyncio
-import base64
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from types import EllipsisType
 from typing import Any, Final, assert_never
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
+from tokenflight._checks import require_kind
 from tokenflight._urls import require_secure_url
 from tokenflight.errors import ConfigurationError
 from tokenflight.testing.asgi import (
@@ -24,11 +25,13 @@ from tokenflight.testing.asgi import (
     send_reply,
     serve_lifespan,
 )
+from tokenflight.testing.endpoints import api_reply, token_reply
 from tokenflight.testing.faults import Endpoint, Fault
 from tokenflight.testing.gates import Gate
-from tokenflight.testing.grants import Grants
+from tokenflight.testing.grants import Grants, RefreshTokenRules, Rotation
 from tokenflight.testing.provider_faults import ProviderFaults
-from tokenflight.testing.replies import Reply, challenge, discovery_document, json_reply, text_reply, token_error
+from tokenflight.testing.replies import Reply, discovery_document, text_reply
+from tokenflight.testing.reply_forms import ReplyForm, dressed
 
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "/token": "token",
@@ -61,12 +64,20 @@ class FakeProvider:
     which answers a live access token, whatever the method, with ``{"user_id": ..., "method": ..., "body_bytes":
     ...}``, and anything else with a 401. Users log in by `login`: there is no web page, and there are no ID tokens.
 
-    `issuer` is the provider's issuer identifier. With `rotate`, a refresh token is good for one use, and the reply
-    has its successor; without, the reply has none and the old one stays good. With `strict`, a spent refresh token
-    that comes again revokes the whole grant, refresh and access tokens; without, the provider only refuses it.
-    `lifetime` is the lifetime of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. A
-    test may change these three at any time. `client_id` and `client_secret` belong to the one client, which sends
-    them in a Basic header or in the form; a secret of None makes it a public client.
+    `issuer` is the provider's issuer identifier. `rotation` says when a refresh gives a new refresh token:
+
+    - ``"always"``: each time, and the old one is spent, as at GitHub.
+    - ``"never"``: the reply has none, and the old one stays good, as at Google.
+    - ``"sometimes"``: each second time of a grant; in between, as with ``"never"``.
+    - ``"keeps_previous"``: each time, and the old one stays good until the new one is used, as at Shopify.
+
+    For `grace` seconds after its replacement, the previous refresh token is still accepted, as at Okta and Auth0. The
+    reply then has a new access token and the refresh token that replaced it. With `strict`, a spent refresh token that
+    comes later revokes the whole grant, refresh and access tokens; without, the provider only refuses it. `lifetime`
+    is the lifetime of access tokens in seconds; None leaves ``expires_in`` out, and they never expire. The token
+    endpoint writes its successful replies in `reply_form`; None is the standard's. A test may change these five at any
+    time. `client_id` and `client_secret` belong to the one client, which sends them in a Basic header or in the form;
+    a secret of None makes it a public client.
 
     The provider reads the time from `time.time()`. It runs on one event loop, and awaits nothing while its state
     changes: each request is atomic. As at a real provider, a request that has arrived is carried out even if its
@@ -77,16 +88,22 @@ class FakeProvider:
         self,
         *,
         issuer: str = "http://fake-provider.localhost",
-        rotate: bool = True,
+        rotation: Rotation = "always",
+        grace: float = 0.0,
         strict: bool = True,
         lifetime: float | None = 3600,
+        reply_form: ReplyForm | None = None,
         client_id: str = "app",
         client_secret: str | None = "s3cret",  # noqa: S107 - known to everybody
     ) -> None:
         require_secure_url("issuer", issuer)
-        self.rotate = rotate
+        require_kind("reply_form", reply_form, ReplyForm | None)
+        RefreshTokenRules(rotation, grace, strict)  # a wrong value raises here, and not in a later request
+        self.rotation: Rotation = rotation
+        self.grace = grace
         self.strict = strict
         self.lifetime = lifetime
+        self.reply_form = reply_form
         self._client = (client_id, client_secret)
         self._grants = Grants()
         self._faults = ProviderFaults()
@@ -281,58 +298,14 @@ class FakeProvider:
         """Carry out `request`. Awaits nothing, so that requests can't interleave."""
         match request.endpoint:
             case "token":
-                return self._token_reply(request)
+                rules = RefreshTokenRules(self.rotation, self.grace, self.strict)
+                reply = token_reply(request, self._grants, client=self._client, lifetime=self.lifetime, rules=rules)
+                if self.reply_form is None or reply.status != HTTPStatus.OK:
+                    return reply
+                return dressed(reply, self.reply_form)
             case "api":
-                return self._api_reply(request)
+                return api_reply(request, self._grants)
             case "discovery":
                 return discovery_document(self._issuer, self.token_endpoint, is_public=self._client[1] is None)
             case _:
                 assert_never(request.endpoint)
-
-    def _token_reply(self, request: Request) -> Reply:
-        form = request.form
-        if form is None:
-            return token_error("invalid_request", "POST a form that has each parameter once")
-        if self._client != _client_of(request, form):
-            return token_error("invalid_client", status=401)
-        match form:
-            case {"grant_type": "refresh_token", "refresh_token": refresh_token}:
-                members = self._grants.refresh(
-                    refresh_token,
-                    now=time.time(),
-                    lifetime=self.lifetime,
-                    rotate=self.rotate,
-                    strict=self.strict,
-                )
-            case {"grant_type": "client_credentials"}:
-                user_id = form.get("sub", self._client[0])
-                members = self._grants.start(user_id, now=time.time(), lifetime=self.lifetime, refreshable=False)
-            case {"grant_type": grant_type} if grant_type != "refresh_token":
-                return token_error("unsupported_grant_type")
-            case _:
-                return token_error("invalid_request", "a parameter is missing")
-        if members is None:
-            return token_error("invalid_grant", "the refresh token is unknown, spent or revoked")
-        if "scope" in form:
-            members["scope"] = form["scope"]
-        return json_reply(members)
-
-    def _api_reply(self, request: Request) -> Reply:
-        access_token = request.credentials("bearer")
-        if access_token is None:
-            return challenge()
-        if not self._grants.is_live(access_token, now=time.time()):
-            return challenge("invalid_token")
-        return json_reply({"user_id": request.user_id, "method": request.method, "body_bytes": len(request.body)})
-
-
-def _client_of(request: Request, form: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the client's identifier and secret, from Basic or from the form (RFC 6749 §2.3.1)."""
-    credentials = request.credentials("basic")
-    if credentials is None:
-        return form.get("client_id"), form.get("client_secret")
-    try:
-        client_id, _, client_secret = base64.b64decode(credentials).decode().partition(":")
-    except ValueError:
-        return None, None
-    return unquote_plus(client_id), unquote_plus(client_secret)

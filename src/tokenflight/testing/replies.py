@@ -1,7 +1,10 @@
 """The fake provider's replies, as plain data."""
 
 import json
+import math
+import time
 from collections.abc import Mapping
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple, assert_never
 
@@ -15,6 +18,7 @@ from tokenflight.testing.faults import (
     RateLimited,
     Redirect,
     ServerError,
+    VendorError,
 )
 
 
@@ -34,7 +38,7 @@ def reply(status: int, content_type: str, body: bytes, headers: Mapping[str, str
             (b"content-type", content_type.encode()),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
-            *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
+            *((name.lower().encode(), value.encode()) for name, value in (headers or {}).items()),
         ],
         body,
     )
@@ -100,8 +104,7 @@ def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
         case ServerError():
             answer = text_reply(fault.status, "Server error")
         case RateLimited():
-            pause = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
-            answer = text_reply(429, "Too many requests", pause)
+            answer = _rate_limited(fault)
         case HTMLReply():
             answer = reply(200, "text/html; charset=utf-8", b"<!doctype html><title>Please sign in</title>")
         case GarbageReply():
@@ -114,6 +117,27 @@ def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
         case OAuthError():
             make = challenge if endpoint == "api" else token_error
             answer = make(fault.error, fault.description, status=fault.status)
+        case VendorError():
+            answer = json_reply(fault.members, status=fault.status, headers=fault.headers)
         case _:
             assert_never(fault)
     return answer
+
+
+def _rate_limited(fault: RateLimited) -> Reply:
+    """A 429. Where a moment is to be told, it is `fault.retry_after` seconds from now."""
+    text = "Too many requests"
+    pause, told_by = fault.retry_after, fault.told_by
+    if pause is None:
+        return text_reply(HTTPStatus.TOO_MANY_REQUESTS, text)
+    if told_by == "body":
+        return json_reply({"message": text, "retry_after": pause}, status=HTTPStatus.TOO_MANY_REQUESTS)
+    if not isinstance(pause, str):
+        match told_by:
+            case "Retry-After date":
+                pause = formatdate(math.ceil(time.time() + pause), usegmt=True)
+            case "X-Rate-Limit-Reset":
+                pause = math.ceil(time.time() + pause)
+            case "RateLimit":
+                pause = f'"default";r=0;t={math.ceil(pause)}'
+    return text_reply(HTTPStatus.TOO_MANY_REQUESTS, text, {told_by.removesuffix(" date").lower(): str(pause)})

@@ -18,8 +18,10 @@ from tokenflight.errors import (
     StoreCorrupted,
     TokenRefreshError,
 )
+from tokenflight.providers._replies.pauses import MAX_RETRY_AFTER_SECONDS
+from tokenflight.providers.base import PartialRenewal
 from tokenflight.providers.metadata import parse_metadata_reply
-from tokenflight.providers.replies import MAX_RETRY_AFTER_SECONDS, Reply, parse_token_reply
+from tokenflight.providers.replies import Reply, parse_token_reply
 from tokenflight.providers.requests import Request
 from tokenflight.stores.codec import decode_key, decode_record
 from tokenflight.tokens import TokenKey, TokenSet
@@ -58,6 +60,8 @@ def run_token_reply(data: bytes) -> None:
         )
     except (ReauthenticationRequired, ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse) as error:
         _check_token_error(error, reply)
+    except PartialRenewal as partial:
+        _check_partial_renewal(partial, reply)
     else:
         assert tokens.refresh_token
         assert TokenSet.from_dict(json.loads(json.dumps(tokens.to_dict()))) == tokens
@@ -120,13 +124,18 @@ def _reply(data: bytes) -> Reply:
     return Reply(code, {"retry-after": retry_after.decode("latin-1")}, body)
 
 
+def _check_partial_renewal(partial: PartialRenewal, reply: Reply) -> None:
+    assert 200 <= reply.status < 300
+    assert partial.tokens.refresh_token
+    _check_token_error(partial.error, reply)
+
+
 def _check_token_error(error: TokenRefreshError, reply: Reply) -> None:
-    success = 200 <= reply.status < 300
+    is_broken = 200 <= reply.status < 300 and isinstance(error, InvalidProviderResponse) and error.error is None
     assert (error.user_id, error.provider) == ("alice", "idp")
-    assert not success or isinstance(error, InvalidProviderResponse)
     _check_pause(error)
-    # A refusal may be explained with words that only look like new tokens; a success is never quoted.
-    _check_secrecy(error, OLD_SECRETS + NEW_SECRETS if success else OLD_SECRETS)
+    # A refusal may be explained with words that only look like new tokens, also in a 200. A broken reply is not quoted.
+    _check_secrecy(error, OLD_SECRETS + NEW_SECRETS if is_broken else OLD_SECRETS)
 
 
 def _check_discovery_error(error: TokenRefreshError) -> None:

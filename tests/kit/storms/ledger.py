@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from kit.storms.reports import fingerprint
 from tokenflight.testing import FakeProvider
 from tokenflight.testing.asgi import Receive, Scope, Send
-from tokenflight.testing.grants import Grants
+from tokenflight.testing.grants import Grants, RefreshTokenRules
 
 NOBODY: Final = 0
 """The number of no process."""
@@ -78,10 +78,10 @@ class Ledger(Grants):
         return reply
 
     def refresh(
-        self, refresh_token: str, *, now: float, lifetime: float | None, rotate: bool, strict: bool
+        self, refresh_token: str, *, now: float, lifetime: float | None, rules: RefreshTokenRules
     ) -> dict[str, Any] | None:
         """See `Grants.refresh`."""
-        reply = super().refresh(refresh_token, now=now, lifetime=lifetime, rotate=rotate, strict=strict)
+        reply = super().refresh(refresh_token, now=now, lifetime=lifetime, rules=rules)
         sent = fingerprint(refresh_token)
         if reply is not None:
             login = self._login_of[sent]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 
-from tokenflight.providers._decoding import folded
+from tokenflight.providers._replies.decoding import folded
 
 MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
 """A longer lifetime than this is a vendor's way of saying "unknown"."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tokenflight.profiles import Verdict
-from tokenflight.providers._decoding import folded
-from tokenflight.providers._vocabulary import (
+from tokenflight.providers._replies.decoding import folded
+from tokenflight.providers._replies.vocabulary import (
     ABOUT_CLIENT,
     AT_FAULT_IS_THE_REQUEST,
     CLIENT_SECRET,

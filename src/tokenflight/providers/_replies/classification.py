@@ -5,7 +5,7 @@ The first of these that applies decides:
 1. The vendor's own rules and function (`Profile.error_rules`, `Profile.classify`): they may overrule everything below.
 2. A status of a busy or failing server: such a server logs no user out, whatever words it adds.
 3. A redirect: the client never follows one with a refresh token in the request.
-4. Codes and sentences that mean the same at every vendor (`_wording`).
+4. Codes and sentences that mean the same at every vendor (`wording`).
 5. Signs of a limit, or of a guard in front of the server: ``Retry-After``, a used-up window, a web page with a 403.
 6. Whatever remains. An error with a name is the deployment's fault; one without a name is unknown.
 """
@@ -17,10 +17,10 @@ from typing import Final
 
 from tokenflight._log import log
 from tokenflight.profiles import STANDARD, ErrorReply, Profile, Verdict
-from tokenflight.providers._decoding import Body
-from tokenflight.providers._pauses import is_used_up, retry_after_seconds
-from tokenflight.providers._redaction import Redactor
-from tokenflight.providers._wording import Wording, collect_wording, is_rate_limit, verdict_of
+from tokenflight.providers._replies.decoding import Body
+from tokenflight.providers._replies.pauses import is_used_up, retry_after_seconds
+from tokenflight.providers._replies.redaction import Redactor
+from tokenflight.providers._replies.wording import Wording, collect_wording, is_rate_limit, verdict_of
 
 MAX_CLAIMS_LENGTH: Final = 4096
 
@@ -85,7 +85,10 @@ def classify_failure(
     effective = _effective_status(status, members)
     is_rate_limited = effective in _RATE_LIMITED_STATUSES or any(is_rate_limit(code) for code in wording.codes)
     verdict = _verdict_by_vendor(reply, profile) or _verdict_by_status(effective) or verdict_of(wording)
-    if verdict is None and (_RETRY_AFTER in headers or (effective == _FORBIDDEN and is_used_up(headers))):
+    # A header alone makes no failure of a success that reports none: such a reply may have spent the refresh token.
+    is_error = not _OK <= effective < _REDIRECTION or says_error(members)
+    asks_for_pause = _RETRY_AFTER in headers or (effective == _FORBIDDEN and is_used_up(headers))
+    if verdict is None and is_error and asks_for_pause:
         verdict, is_rate_limited = Verdict.PASSING, True
     if verdict is None:
         verdict = _verdict_by_default(effective, body, wording, members)
@@ -103,6 +106,11 @@ def classify_failure(
         retry_after=retry_after,
         holds_provider=verdict is Verdict.PASSING and (is_rate_limited or _RETRY_AFTER in headers),
     )
+
+
+def is_busy(status: int) -> bool:
+    """Whether `status` says that the server can't answer now, whatever the body says."""
+    return status in _BUSY_STATUSES or status >= _SERVER_ERROR
 
 
 def says_error(members: Mapping[str, object]) -> bool:
@@ -157,7 +165,7 @@ def _verdict_by_vendor(reply: ErrorReply, profile: Profile) -> Verdict | None:
 
 
 def _verdict_by_status(status: int) -> Verdict | None:
-    if status in _BUSY_STATUSES or status >= _SERVER_ERROR:
+    if is_busy(status):
         return Verdict.PASSING
     return Verdict.MISCONFIGURED if _REDIRECTION <= status < _CLIENT_ERROR else None
 
@@ -169,7 +177,8 @@ def _verdict_by_default(status: int, body: Body, wording: Wording, members: Mapp
         return Verdict.MISCONFIGURED
     if any(not code.isdigit() and code.lower() not in _EMPTY_CODES for code in wording.codes):
         return Verdict.MISCONFIGURED
-    return Verdict.UNKNOWN if status in _UNSPECIFIC_STATUSES or status < _REDIRECTION else Verdict.MISCONFIGURED
+    is_vague = status in _UNSPECIFIC_STATUSES or _OK <= status < _REDIRECTION
+    return Verdict.UNKNOWN if is_vague else Verdict.MISCONFIGURED
 
 
 def _code(verdict: Verdict, status: int, *, is_rate_limited: bool, named: str | None) -> str:

@@ -15,9 +15,9 @@ from typing import Final
 
 from tokenflight._log import log
 from tokenflight.profiles import STANDARD, Profile
-from tokenflight.providers._classification import Failure, classify_failure, leaves_no_doubt, says_error
-from tokenflight.providers._decoding import MAX_DECODED_BYTES, Body, decode_body, folded
-from tokenflight.providers._members import StandardMembers, is_token, standard_members
+from tokenflight.providers._replies.classification import Failure, classify_failure, leaves_no_doubt, says_error
+from tokenflight.providers._replies.decoding import MAX_DECODED_BYTES, Body, decode_body, folded
+from tokenflight.providers._replies.members import StandardMembers, is_token, standard_members
 
 _OK: Final = 200
 _REDIRECTION: Final = 300

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from tokenflight.providers._decoding import folded
+from tokenflight.providers._replies.decoding import folded
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A client honours what a provider asks for up to this."""
@@ -15,7 +15,7 @@ _EARLIEST_MOMENT: Final = 1e9
 """A larger number of seconds is a moment (after September 2001) and no duration."""
 _EARLIEST_MOMENT_IN_MILLISECONDS: Final = 1e11
 _MAX_TEXT_LENGTH: Final = 100
-_NUMBER: Final = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*(ms|s|secs?|seconds?|mins?|minutes?)?", re.ASCII)
+_NUMBER: Final = re.compile(r"(\d{1,100}(?:\.\d{1,30})?)\s*(ms|s|secs?|seconds?|mins?|minutes?)?", re.ASCII)
 _SECONDS_IN: Final = {"ms": 0.001, "mi": 60.0}
 _RATE_LIMIT: Final = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,30})", re.ASCII)
 """The reset in a ``RateLimit`` header, in the forms of both of its drafts."""

@@ -1,6 +1,6 @@
 """The words in which authorization servers say that something failed, as tables and patterns.
 
-Codes and sentences are matched as lower-case words with one space between (`_wording.words_of`), so that
+Codes and sentences are matched as lower-case words with one space between (`wording.words_of`), so that
 ``REFRESH_TOKEN_EXPIRED``, ``RefreshTokenExpired`` and "Refresh token expired" are one.
 """
 
