@@ -276,7 +276,7 @@ class Renewal:
             async with deadline(seconds, failures.deadline_exceeded(self._key, seconds)):
                 renewed = await call_provider(self._state.provider, self._key, tokens)
         except ProviderUnavailable as exc:
-            pause = 0.0 if exc.code == "not_yet" else exc.retry_after or pause
+            pause = 0.0 if exc.code == "not_yet" else failures.pause_asked_for(exc, self._state.limits) or pause
             raise
         except (TokenRefreshError, PartialRenewal):
             pause = 0.0  # the provider has answered
@@ -328,7 +328,7 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        pause = failures.pause_asked_for(error, self._state.limits.provider_pause)
+        pause = failures.pause_asked_for(error, self._state.limits)
         if pause and error.code != "not_yet":  # too early for this user says nothing about others
             backoff.hold_provider(now, pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
