@@ -1,5 +1,6 @@
 """Every recipe runs, the table of error codes agrees with the source, and no link between the pages is dead."""
 
+import json
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from kit.error_codes import codes_in_source
+from kit.error_codes import ERRORS, codes_in_source
 from kit.snippets import ROOT, Page
 from kit.support import login
 from tokenflight import (
@@ -42,7 +43,8 @@ RECIPES: Final = Page("docs/recipes.md")
 DISCOVERY: Final = Page("docs/discovery.md")
 run: Final = RECIPES.run
 SWEEP: Final = ROOT / "examples" / "sweep.py"
-PAGES: Final = ("README.md", "docs/recipes.md", "docs/discovery.md", "docs/errors.md")
+ERRORS_PAGE: Final = Page("docs/errors.md")
+PAGES: Final = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 
 
 async def test_errors_become_replies_on_all_routes(fake: FakeProvider, refresher: TokenRefresher) -> None:
@@ -59,6 +61,10 @@ async def test_errors_become_replies_on_all_routes(fake: FakeProvider, refresher
         fake.fail(RateLimited(retry_after=30))
         alice = await browser.get("/alice")
         assert (alice.status_code, alice.headers["Retry-After"]) == (503, "30")
+
+
+async def test_the_example_test_of_an_app() -> None:
+    await run("test_my_app_backs_off")["test_my_app_backs_off"]()
 
 
 @pytest.mark.filterwarnings("ignore:Using .httpx. with .starlette.testclient. is deprecated")
@@ -85,6 +91,19 @@ async def test_rows_move_in_once(fake: FakeProvider, refresher: TokenRefresher) 
     )
     renewed = await refresher.refresh_token("alice")
     await names["move_in"](refresher, [row])
+    assert await refresher.load_tokens("alice") == renewed
+
+
+async def test_the_tokens_of_another_program_move_in_once(
+    fake: FakeProvider, refresher: TokenRefresher, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "rclone.conf"
+    token = json.dumps(fake.login("alice") | {"expiry": "2040-01-01T00:00:00Z"})
+    configuration.write_text(f"[alice]\ntype = drive\ntoken = {token}\n", encoding="utf-8")
+    move_in = run("move_in_from_rclone")["move_in_from_rclone"]
+    await move_in(refresher, os.fspath(configuration))
+    renewed = await refresher.refresh_token("alice")
+    await move_in(refresher, os.fspath(configuration))
     assert await refresher.load_tokens("alice") == renewed
 
 
@@ -204,8 +223,13 @@ def test_every_recipe_has_a_test_here(page: Page) -> None:
     assert page.snippets_not_run_in(__file__) == []
 
 
+def test_the_error_table_has_each_error() -> None:
+    rows = set(re.findall(r"^\| [│├└ ]*`(\w+)` \|", ERRORS_PAGE.text, re.MULTILINE))
+    assert ERRORS.keys() <= rows
+
+
 def test_the_table_of_error_codes_is_that_of_the_source() -> None:
-    rows = re.findall(r"^\| `([\w<>]+)` \| `(\w+)` \|", Page("docs/errors.md").text, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w<>]+)` \| `(\w+)` \|", ERRORS_PAGE.text, re.MULTILINE)
     assert len(rows) == len(set(rows))
     assert {(error, code) for code, error in rows} == codes_in_source()
 
@@ -220,11 +244,10 @@ def test_links_within_the_repository_lead_somewhere(page: str) -> None:
         assert not heading or heading in headings_of(target.read_text(encoding="utf-8")), heading
 
 
-def test_the_changelog_begins_with_this_version() -> None:
+def test_the_changelog_begins_with_what_is_not_released_and_then_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    latest = re.search(r"^## \[(.+?)\]", changelog, re.MULTILINE)
-    assert latest is not None
-    assert latest[1] == version("tokenflight")
+    versions = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    assert versions[:2] == ["Unreleased", version("tokenflight")]
 
 
 @asynccontextmanager

@@ -1,161 +1,46 @@
 """Every snippet of the README runs, and its tables tell the truth."""
 
-import dataclasses
 import inspect
 import re
-from collections.abc import AsyncIterator
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import httpx
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.error_codes import ERRORS
 from kit.snippets import Page
-from kit.support import login
-from tokenflight import (
-    MemoryTokenStore,
-    RefreshPolicy,
-    StoredTokens,
-    TokenKey,
-    TokenRefresher,
-    TokenSet,
-)
-from tokenflight.stores.encryption import new_key
-from tokenflight.testing import FakeProvider, RateLimited
+from tokenflight import TokenRefresher
+from tokenflight.testing import FakeProvider
 
 README: Final = Page("README.md")
 run: Final = README.run
 
 
-@pytest.fixture
-async def issuer(fake: FakeProvider) -> AsyncIterator[str]:
-    async with fake.serve() as base_url:
-        yield base_url
-
-
 async def test_the_example_against_a_real_provider(
-    fake: FakeProvider, issuer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fake: FakeProvider, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = run("main", issuer=issuer, directory=tmp_path)
-    await names["main"](fake.login("alice", lifetime=0.001))
+    async with fake.serve() as issuer:
+        names = run("main", issuer=issuer, directory=tmp_path)
+        await names["main"](fake.login("alice", lifetime=0.001))
     assert "'user_id': 'alice'" in capsys.readouterr().out
     assert fake.refreshes("alice") == 1
-
-
-async def test_the_example_of_a_caller_that_keeps_token_sets_itself(
-    fake: FakeProvider, refresher: TokenRefresher
-) -> None:
-    row = {"user_id": "alice", "tokens": login(fake, "alice", life_left=-1).to_dict()}
-    access_token = await run("token_for")["token_for"](refresher, row)
-    assert TokenSet.from_dict(row["tokens"]).access_token == access_token  # type: ignore[arg-type] # a dict by now
-
-
-async def test_the_web_app(fake: FakeProvider, issuer: str, tmp_path: Path) -> None:
-    names = run("lifespan", issuer=issuer, directory=tmp_path)
-    app = names["app"]
-    async with app.router.lifespan_context(app) as state:
-        await state["refresher"].save_tokens("alice", login(fake, "alice", life_left=-1))
-
-        async def with_state(scope: Any, receive: Any, send: Any) -> None:
-            await app({**scope, "state": dict(state)}, receive, send)
-
-        transport = httpx.ASGITransport(app=with_state)
-        async with httpx.AsyncClient(transport=transport, base_url="http://app.example") as browser:
-            assert (await browser.get("/accounts/alice")).status_code == 200
-            assert (await browser.get("/accounts/nobody")).status_code == 401
-            await state["refresher"].save_tokens("bob", login(fake, "bob", life_left=-1))
-            fake.fail(RateLimited(retry_after=30))
-            unavailable = await browser.get("/accounts/bob")
-            assert (unavailable.status_code, unavailable.headers["Retry-After"]) == (503, "30")
-    assert fake.refreshes("alice") == 1
-
-
-async def test_system_b_the_cron_job_goes_on_after_one_users_failure(
-    fake: FakeProvider, refresher: TokenRefresher, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for user_id in ("alice", "bob", "carol"):
-        await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
-    fake.revoke("bob")
-    assert await run("keep_alive")["keep_alive"](refresher) == ["bob"]
-    assert "3 users, 2 renewed" in capsys.readouterr().out
-
-
-async def test_stores_that_several_hosts_share(tmp_path: Path) -> None:
-    names = run("sql_store")
-    assert repr(names["redis_store"]([new_key()])) == "<RedisTokenStore 'tokenflight'>"
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
-    store = await names["sql_store"](engine)
-    key = TokenKey("idp", "alice")
-    await store.save(key, StoredTokens(TokenSet("access")))
-    assert (await store.load(key)).tokens == TokenSet("access")
-    await engine.dispose()
-
-
-async def test_encrypted_records_and_a_change_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = run("change_the_key", directory=tmp_path / "tokens")
-    old, new = new_key(), new_key()
-    key = TokenKey("idp", "alice")
-    monkeypatch.setenv("TOKEN_KEYS", old)
-    await names["encrypted_store"]().save(key, StoredTokens(TokenSet("access")))
-    monkeypatch.setenv("TOKEN_KEYS", new)
-    assert await names["change_the_key"]() == {"alice": "unknown_key"}
-    monkeypatch.setenv("TOKEN_KEYS", f"{new} {old}")
-    assert await names["change_the_key"]() == {}
-    monkeypatch.setenv("TOKEN_KEYS", new)
-    assert (await names["encrypted_store"]().load(key)).tokens == TokenSet("access")
-
-
-async def test_a_provider_without_refresh_tokens(fake: FakeProvider, issuer: str) -> None:
-    async with httpx.AsyncClient() as http:
-        provider = run("ClientCredentials", issuer=issuer)["ClientCredentials"](http)
-        async with TokenRefresher(provider) as refresher:
-            tokens = await refresher.get_valid_token("alice")
-            assert await refresher.get_valid_token("alice") == tokens
-            again = await refresher.get_valid_token("alice", rejected=tokens.access_token)
-        reply = await http.get(fake.api_url, headers={"Authorization": f"Bearer {again.access_token}"})
-    assert reply.json()["user_id"] == "alice"
-    assert again.access_token != tokens.access_token
-    assert fake.requests() == 2
-
-
-async def test_the_conformance_suite_of_a_store() -> None:
-    suite = run("TestMyStore")["TestMyStore"]
-    tests = [name for name, _ in inspect.getmembers(suite, inspect.iscoroutinefunction) if name.startswith("test_")]
-    assert len(tests) > 20
-    for name in tests:
-        conformance = suite()
-        conformance.store = MemoryTokenStore()
-        await getattr(conformance, name)()
-
-
-async def test_the_example_test_of_an_app() -> None:
-    await run("test_my_app_backs_off")["test_my_app_backs_off"]()
 
 
 def test_every_snippet_has_a_test_here() -> None:
     assert README.snippets_not_run_in(__file__) == []
 
 
-def test_the_policy_table_has_each_field_and_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.,]+) \|", README.text, re.MULTILINE))
-    defaults = {field.name: field.default for field in dataclasses.fields(RefreshPolicy)}
-    assert {name: float(value.replace(",", "")) for name, value in rows.items()} == defaults
-
-
-def test_the_error_table_has_each_error() -> None:
-    rows = set(re.findall(r"^\| [│├└ ]*`(\w+)` \|", README.text, re.MULTILINE))
-    assert ERRORS.keys() <= rows
-
-
-def test_the_tables_of_calls_have_each_method_of_a_refresher() -> None:
+def test_the_table_of_calls_has_each_method_of_a_refresher() -> None:
     rows = set(re.findall(r"^\| `(\w+)\(", README.text, re.MULTILINE))
-    methods = {name for name, _ in inspect.getmembers(TokenRefresher, inspect.iscoroutinefunction) if name[0] != "_"}
-    assert methods - {"aclose"} <= rows
+    methods = {name for name, _ in inspect.getmembers(TokenRefresher, inspect.isfunction) if name[0] != "_"}
+    assert methods - {"aclose"} == rows
 
 
 def test_each_extra_is_named() -> None:
     extras = metadata("tokenflight").get_all("Provides-Extra") or []
     assert [extra for extra in extras if f"`{extra}`" not in README.text] == []
+
+
+def test_each_page_of_the_documentation_is_named() -> None:
+    pages = sorted(path.name for path in (Path(__file__).parents[1] / "docs").glob("*.md"))
+    assert [page for page in pages if f"(docs/{page})" not in README.text] == []

@@ -1,4 +1,4 @@
-"""Checks of arguments, made before a wrong one does harm, and how an error shows text from outside."""
+"""Checks of arguments before a wrong one does harm, and the form in which an error shows text from outside."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import Final
 from tokenflight.errors import ConfigurationError
 
 MAX_SHOWN_LENGTH: Final = 200
-"""Characters of one text from outside that an error shows."""
+"""An error shows at most this many characters of one text from outside."""
 
 _UNPRINTABLE: Final = re.compile("[^ -~]+")
 
@@ -21,7 +21,7 @@ def require_kind(name: str, value: object, kind: type | UnionType) -> None:
 
 
 def checked_seconds(name: str, value: float) -> float:
-    """`value` if it is a finite number of seconds and not negative; otherwise `ConfigurationError`."""
+    """Return `value`; raise `ConfigurationError` unless it is a finite number of seconds and not negative."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.40}")
     return value

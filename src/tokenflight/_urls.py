@@ -1,4 +1,4 @@
-"""Which URLs tokenflight trusts with a secret, judged by their form alone: nothing is resolved or sent."""
+"""The URLs to which tokenflight sends a secret, judged by their form alone: no function resolves or sends anything."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from tokenflight.errors import ConfigurationError
 
 _WHITE_SPACE_OR_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 _HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?", re.IGNORECASE)
-"""Services of a compose file have underscores in their names, although hosts on the internet have none."""
+"""Underscores are allowed because services of a compose file have them, although hosts on the internet have none."""
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
@@ -21,15 +21,15 @@ def require_secure_url(
 ) -> None:
     """Raise `ConfigurationError`, which names the argument, unless `url` is safe to send a secret to.
 
-    It must be https, without a fragment and without credentials. Plain http will do for `insecure_hosts`, which come
-    from `checked_hosts`, and, with `allow_loopback`, for this machine.
+    It must be https, without a fragment and without credentials. Plain http is allowed for `insecure_hosts`, a result
+    of `checked_hosts`, and, with `allow_loopback`, for this machine.
     """
     if (problem := _problem_with(url, insecure_hosts, allow_loopback=allow_loopback)) is not None:
         raise ConfigurationError(f"{name} {problem}: {printable(url)!r}")
 
 
 def checked_hosts(name: str, hosts: Iterable[str]) -> frozenset[str]:
-    """Return `hosts`, each in its one spelling; `ConfigurationError`, which names the argument, if one is no host."""
+    """Return `hosts` in normal form; raise `ConfigurationError`, which names the argument, if one is not a host."""
     if isinstance(hosts, str | bytes) or not isinstance(hosts, Iterable):
         raise ConfigurationError(f"{name} must be a collection of host names, not a {type(hosts).__name__}")
     return frozenset(_checked_host(name, host) for host in hosts)
@@ -90,7 +90,7 @@ def _checked_host(name: str, host: object) -> str:
 
 
 def _spelling(host: str) -> str:
-    """Return `host` as all its spellings are compared."""
+    """Return the normal form of `host`, which is the same for all its spellings."""
     address = _address(host)
     return host.lower() if address is None else str(address)
 

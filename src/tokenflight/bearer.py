@@ -1,7 +1,7 @@
 """Bearer tokens on requests (RFC 6750), free of any HTTP library.
 
-`BearerFlow` is the whole way of a request: where the token may go, which headers carry it, what a 401 means, and one
-renewal with one replay. An adapter for an HTTP library adds two things: how it drives the flow, and which of its
+`BearerFlow` accompanies a request from start to end: it checks the destination, sets the headers, reads a 401, and
+renews and replays once. An adapter for an HTTP library adds two things: it drives the flow, and it knows which of its
 requests can be sent a second time.
 
 The flow is an async generator in the shape that httpx defines: it yields each request to send and takes the response.
@@ -38,15 +38,15 @@ _CHALLENGE_PART: Final = re.compile(
     (?:\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>[^\s,"]*+)))?""",
     re.VERBOSE,
 )
-"""Possessive throughout: the API writes this field, and no text in it may take more than linear time."""
+"""All quantifiers are possessive: the API writes this field, and no text in it may take more than linear time."""
 
 
 class URL(Protocol):
-    """What decides where a request goes, as HTTP libraries have it."""
+    """The parts of a URL that decide where a request goes, as httpx and similar libraries have them."""
 
     @property
     def scheme(self) -> str:
-        """Such as ``https``, in lower case."""
+        """The scheme in lower case, such as ``https``."""
         ...
 
     @property
@@ -65,12 +65,12 @@ class Request(Protocol):
 
     @property
     def method(self) -> str:
-        """Such as ``GET``."""
+        """The method, such as ``GET``."""
         ...
 
     @property
     def url(self) -> URL:
-        """Where the request goes."""
+        """The URL of the request."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class Response(Protocol):
 
     @property
     def status_code(self) -> int:
-        """Such as 401."""
+        """The status, such as 401."""
         ...
 
     @property
@@ -94,7 +94,7 @@ class Response(Protocol):
 
     @property
     def request(self) -> Request:
-        """The request that it answers: the last one, where the library followed redirects."""
+        """The request of this response: the last one, if the library followed redirects."""
         ...
 
 
@@ -102,9 +102,9 @@ RequestT = TypeVar("RequestT", bound=Request)
 
 
 class OriginPolicy:
-    """Where a bearer token may go: to `origins` if given (such as ``https://api.example``), and never in clear text.
+    """The destinations of a bearer token: `origins` if given, such as ``https://api.example``, and never in clear text.
 
-    Raises `ConfigurationError` if `origins` holds anything else.
+    Raises `ConfigurationError` if `origins` holds a value that is not an origin (RFC 6454 §6.2).
     """
 
     def __init__(self, origins: Iterable[str] | None) -> None:
@@ -115,12 +115,12 @@ class OriginPolicy:
 
     @property
     def unrestricted_scheme(self) -> str | None:
-        """The scheme whose URLs are all allowed, or None. Comparing it first saves a caller most calls."""
+        """The scheme that allows every URL, or None. A caller that compares it first saves most calls."""
         return "https" if self._origins is None else None
 
     def require_allowed(self, url: URL) -> None:
         """Raise `ConfigurationError` unless the token may be sent to `url`."""
-        # Most requests of a client go where the one before went. All that the check depends on is compared.
+        # Most requests of a client go where the last one went. The comparison covers every part that the check reads.
         destination = (url.scheme, url.host, url.port)
         if destination != self._last_allowed:
             self._check(*destination)
@@ -143,7 +143,7 @@ class OriginPolicy:
 class BearerFlow(Generic[RequestT]):
     """Sends requests with a valid access token of `user_id`, and replays one once if the API rejects its token.
 
-    `can_resend` says whether the body of a request can be sent again. Each request runs through the flow::
+    `can_resend` says whether the body of a request can be sent again. An adapter runs each request through the flow::
 
         flow = BearerFlow(refresher, "alice", can_resend=lambda request: True)
         async with aclosing(flow.run(request)) as steps:
@@ -172,14 +172,15 @@ class BearerFlow(Generic[RequestT]):
         self._header = refresher.access_token_header
         self._header_name = self._header.name
         # An access token and its ready header, for the next request. Each token set wraps its token in a string object
-        # of its own, so the same object is the same token of the same type. One tuple, as threads may share the flow.
+        # of its own, so the same object is the same token of the same type. They are one tuple because threads may
+        # share the flow.
         self._last_header: tuple[str | None, str] = (None, "")
 
     async def run(self, request: RequestT) -> AsyncGenerator[RequestT, Response]:
         """Yield `request` with its headers, take the response, and yield the request again if it has to be replayed.
 
-        The replay follows a 401 that means that the access token is dead, once it is renewed. A request whose body
-        can't be sent again is not replayed, but the next one has the new token.
+        A 401 that declares the access token dead starts a renewal, and the replay follows it. A request whose body
+        can't be sent again is not replayed; the next request has the new token.
         """
         if request.url.scheme != self._unrestricted_scheme:
             self._origin_policy.require_allowed(request.url)
@@ -198,11 +199,11 @@ class BearerFlow(Generic[RequestT]):
             return
         if not means_invalid_token(response.headers.get("WWW-Authenticate", "")):
             return
-        # Redirected to another host, the library has dropped the token: then the 401 says nothing about it.
+        # On a redirect to another host, the library drops the token: such a 401 says nothing about it.
         if response.request.headers.get(self._header_name) != header:
             return
         renewed = await self._refresher.get_valid_token(self._user_id, rejected=tokens.access_token)
-        # The same token again: this API rejects whatever it is sent, and the 401 is the caller's to deal with.
+        # The same token again: this API rejects every token, so the caller gets the 401.
         if renewed.access_token != tokens.access_token and self._can_resend(request):
             self._set_headers(request, renewed)
             yield request
@@ -232,10 +233,10 @@ def headers_for(
 
 
 def means_invalid_token(challenges: str) -> bool:
-    """Whether a 401 with these ``WWW-Authenticate`` fields says that the access token is dead (RFC 6750 §3).
+    """Whether a 401 with these ``WWW-Authenticate`` fields declares the access token dead (RFC 6750 §3).
 
-    No field at all says so. So does a challenge of any scheme for tokens, be it Bearer, DPoP or a vendor's own, unless
-    its error is one that a new token would not cure. The schemes for passwords and for Kerberos alone do not.
+    A 401 without the field does. So does a challenge of any scheme for tokens, be it Bearer, DPoP or a vendor's own,
+    unless a new token would not cure its error. Challenges of the schemes for passwords and Kerberos alone do not.
     """
     if not challenges.strip():
         return True

@@ -1,4 +1,4 @@
-"""Every error tokenflight raises, in a tree ordered by what the caller does next.
+"""Every error that tokenflight raises, in a tree ordered by the caller's next step.
 
 ::
 
@@ -8,9 +8,9 @@
     │   ├── ProviderUnavailable        try later
     │   ├── ProviderMisconfigured      fix the deployment
     │   └── InvalidProviderResponse    the provider broke the protocol
-    ├── StoreError                   the store could not do what was asked
+    ├── StoreError                   an operation of the store failed
     │   ├── StoreUnavailable           it can't be reached, written or read now
-    │   ├── StoreCorrupted             a record can't be understood; it was left as it is
+    │   ├── StoreCorrupted             a record can't be read; the store left it alone
     │   ├── StoreConflict              the record changed, or is gone
     │   └── LeaseTimeout               another holder kept the lease for too long
     └── ConfigurationError           wrong arguments or use
@@ -46,7 +46,7 @@ class TokenflightError(Exception):
 
 
 class TokenRefreshError(TokenflightError):
-    """The token set of `user_id` could not be renewed at `provider`.
+    """The token set of `user_id` could not be renewed at `provider`; both are None where unknown.
 
     `error` and `error_description` are the provider's own words where it gave any (RFC 6749 §5.2), shortened and
     without control characters.
@@ -116,7 +116,7 @@ class ReauthenticationRequired(TokenRefreshError):  # noqa: N818 - named for wha
 class ProviderUnavailable(TokenRefreshError):  # noqa: N818 - named for the state the caller waits out
     """Try again later: the provider could not be reached, timed out, failed, or asked for a pause.
 
-    `retry_after` is how many seconds to wait before it makes sense to try again, or None where nobody knows.
+    `retry_after` is the number of seconds to wait before another try makes sense, or None where unknown.
     With the code ``outcome_unknown`` the request may have been processed although no reply arrived. With ``not_yet`` it
     is too early: the provider renews an access token only shortly before that expires.
     """
@@ -154,15 +154,15 @@ class ProviderMisconfigured(TokenRefreshError):  # noqa: N818 - named for the st
 class InvalidProviderResponse(TokenRefreshError):  # noqa: N818 - named for what arrived
     """The provider broke the protocol.
 
-    A new refresh token in its reply is stored all the same. With the code ``outcome_unknown``, the reply may have held
-    one that could not be found: then the next renewal may find the stored one spent.
+    If its reply holds a new refresh token, that is stored before this error is raised. With the code
+    ``outcome_unknown``, the reply may have held one that could not be found: the stored one may be spent.
     """
 
     default_code = "invalid_response"
 
 
 class StoreError(TokenflightError):
-    """The store could not do what was asked."""
+    """An operation of the store failed."""
 
     default_code = "store_error"
 
@@ -174,24 +174,24 @@ class StoreUnavailable(StoreError):  # noqa: N818 - named for the state the call
 
 
 class StoreCorrupted(StoreError):  # noqa: N818 - named for the state to mend
-    """A record can't be understood. It was left as it is; a new login overwrites it."""
+    """A record can't be read. The store left it alone; a new login overwrites it."""
 
     default_code = "store_corrupted"
 
 
 class StoreConflict(StoreError):  # noqa: N818 - named for what happened
-    """The record no longer has the expected version: somebody else changed or deleted it."""
+    """The record does not have the expected version: another writer changed, deleted or created it."""
 
     default_code = "store_conflict"
 
 
 class LeaseTimeout(StoreError):  # noqa: N818 - named as the standard library names its timeouts
-    """Another flight held the lease for longer than the caller would wait."""
+    """Another holder kept the lease for longer than the caller would wait."""
 
     default_code = "lease_timeout"
 
 
 class ConfigurationError(TokenflightError):
-    """Wrong arguments or wrong use. The message names the argument and says what is expected."""
+    """Wrong arguments or wrong use. The message names the argument and the expected value."""
 
     default_code = "configuration"

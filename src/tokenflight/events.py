@@ -1,4 +1,4 @@
-"""What happened to a user's token set, told to the `logging` logger ``tokenflight`` and to an `on_event` callable.
+"""The outcomes of flights, for the `logging` logger ``tokenflight`` and for the `on_event` callables of an app.
 
 An event holds identifiers, times and codes, never a token.
 """
@@ -15,7 +15,7 @@ from tokenflight.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """The part common to all events: whose token set, at which provider, after how many seconds of flight."""
+    """The members common to all events: the user, the provider, and the seconds since the start of the flight."""
 
     outcome: ClassVar[str]
     level: ClassVar[int] = logging.INFO
@@ -27,7 +27,10 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class TokenRenewed(TokenEvent):
-    """The provider returned a new token set and it is stored. `rotated` tells whether the refresh token changed."""
+    """The provider returned a new token set, and it is stored.
+
+    `rotated` tells whether the refresh token changed. `expires_at` is in POSIX seconds, None where unknown.
+    """
 
     outcome = "renewed"
 
@@ -37,7 +40,10 @@ class TokenRenewed(TokenEvent):
 
 @dataclass(frozen=True, slots=True)
 class TokenAdopted(TokenEvent):
-    """Another process had already stored a newer token set; it was taken and the provider was not asked."""
+    """Another process had stored a newer token set, which this flight took without a request to the provider.
+
+    `expires_at` is in POSIX seconds, None where unknown.
+    """
 
     outcome = "adopted"
 
@@ -46,10 +52,10 @@ class TokenAdopted(TokenEvent):
 
 @dataclass(frozen=True, slots=True)
 class RenewalFailed(TokenEvent):
-    """The token set was not renewed; the access token in the store is still the old one.
+    """The token set was not renewed. The store still has the old access token.
 
-    `error` and `code` are the name and code of the `TokenflightError`, `served` tells whether waiters were given
-    the old token because it is still valid.
+    `error` is the class name of the `TokenflightError`, and `code` its code. `served` tells whether the waiters got the
+    old token because it is still valid.
     """
 
     outcome = "failed"
@@ -62,16 +68,16 @@ class RenewalFailed(TokenEvent):
 
 @dataclass(frozen=True, slots=True)
 class RenewalDiscarded(TokenEvent):
-    """The user logged out or in again during the renewal, which won over it; the renewed token set was dropped."""
+    """A login or logout won over the renewal, and the renewed token set was dropped."""
 
     outcome = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
 class SaveFailed(TokenEvent):
-    """A renewed token set could not be stored yet. It is served from memory, and saving it is tried again.
+    """A renewed token set could not be stored yet. The refresher serves it from memory and tries again to store it.
 
-    `code` is the code of the `StoreError`, `attempts` counts the tries so far.
+    `code` is the code of the `StoreError`, and `attempts` the number of tries so far.
     """
 
     outcome = "unsaved"
@@ -83,7 +89,7 @@ class SaveFailed(TokenEvent):
 
 @dataclass(frozen=True, slots=True)
 class SaveRecovered(TokenEvent):
-    """A renewed token set that could not be stored at first is stored now, after `attempts` tries."""
+    """A renewed token set that the store did not take at first is stored now, after `attempts` tries."""
 
     outcome = "saved"
 
@@ -91,13 +97,13 @@ class SaveRecovered(TokenEvent):
 
 
 OnEvent = Callable[[TokenEvent], None]
-"""What is told of events: called on the event loop, one event at a time."""
+"""A listener. The refresher calls it on the event loop, with one event at a time."""
 
 Listeners = tuple[OnEvent, ...]
 
 
 def checked_listeners(on_event: OnEvent | Sequence[OnEvent] | None) -> Listeners:
-    """`on_event` as a tuple; raises `ConfigurationError` unless it is a plain callable, or several, or None."""
+    """Return `on_event` as a tuple; raise `ConfigurationError` unless it is a plain callable, several, or None."""
     if on_event is None:
         return ()
     listeners = tuple(on_event) if isinstance(on_event, Sequence) else (on_event,)
@@ -114,7 +120,7 @@ def announce(event: TokenEvent, listeners: Listeners) -> None:
     members = {field.name: getattr(event, field.name) for field in fields(event)}
     is_no_failure = isinstance(event, RenewalFailed) and event.code == "no_tokens"
     log(
-        logging.INFO if is_no_failure else event.level,  # many apps ask in order to find out whether a user is there
+        logging.INFO if is_no_failure else event.level,  # many apps call only to find out whether a user is connected
         "token %s for user %r at %s after %.3f s%s",
         event.outcome,
         event.user_id,

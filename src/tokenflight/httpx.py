@@ -15,12 +15,13 @@ class BearerAuth(httpx.Auth):
     """Puts a valid access token of `user_id` on each request, and on one replay if the API rejects it.
 
     `origins` lists where tokens may go, such as ``https://api.example``; without it, any https origin, and plain http
-    to loopback addresses. A request to another origin raises `ConfigurationError`. So does a token that is no bearer
-    token. What `TokenRefresher.get_valid_token` raises is raised, too: a request never goes out without its token.
+    to loopback addresses. A request to another origin raises `ConfigurationError`, and so does a token that is not a
+    bearer token. An error of `TokenRefresher.get_valid_token` passes through: a request never goes out without its
+    token.
 
-    A 401 that means that the token is dead renews it, and replays the request once if its body can be sent again. One
-    built from ``content=`` bytes, ``data=`` or ``json=`` can. A stream or a multipart upload can't: its 401 is
-    returned, and the next request has the new token.
+    A 401 that declares the token dead (RFC 6750 §3) renews it, and replays the request once if its body can be sent
+    again. A body from ``content=`` bytes, ``data=`` or ``json=`` can. A stream or a multipart upload can't: the caller
+    gets the 401, and the next request has the new token.
     """
 
     def __init__(self, refresher: TokenRefresher, user_id: str, *, origins: Iterable[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""When a token set is still fresh: the policy, and the judge, a pure function of it."""
+"""The freshness of a token set: the policy, and the judge, a pure function of policy, token set and clock."""
 
 import enum
 import hashlib
@@ -14,28 +14,32 @@ LEAST_LIFE_SECONDS: Final = 5.0
 """With less life left than this, a token may expire on its way to the API."""
 
 MAX_SECONDS: Final = 1e15
-"""More than any policy means; as an int it still fits a float."""
+"""More than any policy needs. An int of this size still fits a float."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
-    """When to renew and how long to trust the copy in memory. All times are in seconds.
+    """How early to renew, and how long to trust the cached copy. All times are in seconds.
 
     `expiry_buffer`: with less life left than this, a caller waits for the renewal.
     `refresh_ahead`: up to this much earlier still, the current token is returned and renewed in the background.
-    Each user's own point in this window is a stable hash of the user, so that users who logged in together drift
-    apart. Where the provider says when to renew ahead (`TokenSet.refresh_at`), the window begins at that moment.
+    Each user's own point in this window is a stable hash of the user id, so that users drift apart that logged in
+    together. If the provider says when to renew (`TokenSet.refresh_at`), the window begins at that moment.
     `max_buffer_fraction`: `expiry_buffer` never exceeds this share of the token's lifetime, nor `refresh_ahead` half
     of this share, so that a token of a minute is not renewed on every call.
-    `assumed_lifetime`: how long a token lives whose provider does not say, counted from `TokenSet.issued_at`, if there
-    is a refresh token to renew it with. Where that moment is unknown too, the token is due.
-    `patience`: how long a caller whose token set is due, but still really valid, waits for a renewal before it is given
-    that token set; counted from the start of the renewal, which goes on. None waits to the end.
-    `cache_ttl`: how long the copy in memory is trusted before the store is read again, so that a logout or a renewal
-    elsewhere is seen; None trusts it until the token is due.
-    `max_cached_users`: how many users' token sets stay in memory; one more costs the oldest a read of the store.
-    `max_concurrent_renewals`: how many renewals of one refresher are at the provider, or about to be sent to it, at the
-    same moment.
+    `assumed_lifetime`: the lifetime of a token if the provider does not state one, counted from `TokenSet.issued_at`.
+    It applies only if there is a refresh token to renew it with. If the moment of issue is unknown too, the token is
+    due.
+    `patience`: how long a caller waits for a renewal while its token set is due but still really valid. The time counts
+    from the start of the renewal. When it is over, the caller gets that token set, and the renewal goes on. None waits
+    to the end.
+    `cache_ttl`: how long the refresher trusts the cached copy before it reads the store again, and so sees a logout or
+    a renewal of another process. None trusts it until the token is due.
+    `max_cached_users`: the number of users in the cache. For one more, the oldest is evicted and has to be read again.
+    `max_concurrent_renewals`: the number of renewals of one refresher that are at the provider, or about to be sent to
+    it, at the same moment.
+
+    Raises `ConfigurationError` for a value out of range.
     """
 
     expiry_buffer: float = 300
@@ -66,7 +70,7 @@ class RefreshPolicy:
 
 
 class Freshness(enum.Enum):
-    """What to do with a token set."""
+    """The grade of a token set, which says what to do with it."""
 
     FRESH = "return it"
     AGING = "return it, and renew it in the background"
@@ -75,17 +79,17 @@ class Freshness(enum.Enum):
 
     @property
     def is_good(self) -> bool:
-        """Whether a caller gets the token set without waiting."""
+        """Whether a caller gets the token set without a wait."""
         return self is Freshness.FRESH or self is Freshness.AGING
 
 
 def judge(
     tokens: TokenSet, policy: RefreshPolicy, now: float, *, jitter: float = 1.0, min_validity: float = 0.0
 ) -> Freshness:
-    """Say how fresh `tokens` is at `now` (POSIX seconds).
+    """Grade `tokens` at `now` (POSIX seconds).
 
-    `jitter`, from 0 to 1, is the share of the `refresh_ahead` window that applies to the user. `min_validity` is how
-    many seconds of life the caller needs. A token set whose expiry is neither known nor assumed is fresh.
+    `jitter`, from 0 to 1, is the share of the `refresh_ahead` window that applies to the user. `min_validity` is the
+    life that the caller needs, in seconds. A token set whose expiry is neither known nor assumed is fresh.
     """
     if fresh_from(tokens) <= now <= _due_at(tokens, policy, min_validity):
         return Freshness.FRESH if now <= fresh_until(tokens, policy, jitter=jitter) else Freshness.AGING
@@ -95,10 +99,10 @@ def judge(
 
 
 def expiry_of(tokens: TokenSet, policy: RefreshPolicy) -> float:
-    """When the access token of `tokens` expires, in POSIX seconds; where it does not tell, `policy` assumes a moment.
+    """The expiry of the access token in POSIX seconds, known or assumed by `policy`.
 
-    Without a refresh token no expiry is assumed: infinity, because no renewal can come before the API refuses the
-    token. Minus infinity where there is no access token yet, or where neither its expiry nor its age is known.
+    It is infinity for a token set with neither an expiry nor a refresh token, because nothing can renew it. It is minus
+    infinity if there is no access token yet, or if neither its expiry nor its age is known.
     """
     if not tokens.access_token:
         return -math.inf
@@ -112,9 +116,9 @@ def expiry_of(tokens: TokenSet, policy: RefreshPolicy) -> float:
 def fresh_from(tokens: TokenSet) -> float:
     """The first moment, in POSIX seconds, at which `judge` finds `tokens` fresh; minus infinity where unknown.
 
-    Before that moment the token set was issued in the future, or, which is the same, has more life left than its
-    lifetime: the clock of the host that renewed it was ahead, and its expiry is as wrong. `MAX_CLOCK_SKEW_SECONDS` says
-    how far clocks may be apart. A token set that never expires is not doubted.
+    Before that moment the token set seems to be issued in the future: the clock of the host that renewed it was ahead,
+    and its expiry is just as wrong. Clocks may be `MAX_CLOCK_SKEW_SECONDS` apart. For a token set that never expires,
+    the clock does not matter.
     """
     never_expires = tokens.expires_at is None and tokens.refresh_token is None
     if never_expires or tokens.issued_at is None:
@@ -152,6 +156,6 @@ def _due_at(tokens: TokenSet, policy: RefreshPolicy, min_validity: float = 0.0) 
 
 
 def _lifetime_of(tokens: TokenSet, policy: RefreshPolicy) -> float | None:
-    """How many seconds `tokens` lives in all, known or assumed; None where that is neither."""
+    """The whole lifetime of `tokens` in seconds, known or assumed; None if it is neither."""
     is_assumed = tokens.expires_at is None and tokens.refresh_token is not None and tokens.issued_at is not None
     return policy.assumed_lifetime if is_assumed else tokens.lifetime

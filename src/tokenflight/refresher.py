@@ -78,7 +78,7 @@ class TokenRefresher:
 
     @property
     def access_token_header(self) -> AccessTokenHeader:
-        """How a request to the API carries the access token, as the provider has it."""
+        """The header in which a request to the API carries the access token, as the provider defines it."""
         return self._provider.access_token_header
 
     async def get_valid_token(
@@ -86,10 +86,10 @@ class TokenRefresher:
     ) -> TokenSet:
         """Return a valid token set for `user_id`, renewed first if it has to be.
 
-        `min_validity` is how many seconds of life the caller needs; where even a new token lives shorter, the newest
-        is returned. `rejected` is an access token that an API answered 401 to: it is not handed out again. A token
-        that was issued because of a rejection is trusted for half a minute: if it is rejected too, the fault is not
-        the token's. That time doubles with each repetition, up to an hour.
+        `min_validity` is the life that the caller needs, in seconds; if even a new token lives shorter, the caller gets
+        the newest. `rejected` is an access token that an API answered 401 to: the refresher does not hand it out again.
+        It trusts a token that was issued because of a rejection for half a minute: if an API rejects that too, the
+        fault is not the token's. That time doubles with each repetition, up to an hour.
 
         Raises `ReauthenticationRequired`, `ProviderUnavailable`, `ProviderMisconfigured`,
         `InvalidProviderResponse` or a `StoreError` if there is no valid token and none could be had.
@@ -112,18 +112,18 @@ class TokenRefresher:
         return await self._obtain(user_id, NO_REQUIREMENT)
 
     def cached_token(self, user_id: str) -> TokenSet | None:
-        """Return the token set that `get_valid_token` would return without waiting, or None if it would have to wait.
+        """Return the token set that `get_valid_token` would return without a wait, or None if it would have to wait.
 
-        For callers that can't await, and for those that can't spend a coroutine. It starts no renewal: after None,
-        await `get_valid_token`.
+        It is for callers that can't await, or can't afford a coroutine. It starts no renewal: after None, await
+        `get_valid_token`.
         """
         entry = self._entries.get(user_id)
         return entry.record.tokens if entry is not None and entry.since <= _now() <= entry.fresh_until else None
 
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
-        """Return a valid token set for a caller who keeps token sets itself and holds `tokens` for `user_id`.
+        """Return a valid token set for a caller that keeps token sets itself and holds `tokens` for `user_id`.
 
-        Where the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
+        If the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
         holds a spent refresh token gets its successor, not a second renewal; after a logout it must hold none, because
         the successor is gone. Raises as `get_valid_token` does.
         """
@@ -140,17 +140,17 @@ class TokenRefresher:
     async def refresh_token(self, user_id: str) -> TokenSet:
         """Renew the token set of `user_id` now, whatever its expiry, or join the renewal under way.
 
-        One that another process has made since the store was read last, up to `cache_ttl` seconds ago, will do too.
-        Raises as `get_valid_token` does, also where the present token is still valid.
+        A renewal by another process counts too, if it came after the last read of the store, at most `cache_ttl`
+        seconds ago. Raises as `get_valid_token` does, even if the present token is still valid.
         """
         return await self._obtain(user_id, Requirement(renewal=True))
 
     async def save_tokens(self, user_id: str, tokens: TokenSet) -> None:
-        """Store the `tokens` of a login. It wins over what is stored and over a renewal under way.
+        """Store the `tokens` of a login. It wins over the stored record and over a renewal under way.
 
-        Some providers send a refresh token at a user's first login only. Where `tokens` has none, the stored one is
-        kept, unless the ID tokens tell two users apart; a renewal under way is then waited for, because it is about to
-        replace that refresh token. Raises `LeaseTimeout` if it does not end, and any other `StoreError` of the store.
+        Some providers send a refresh token at a user's first login only. If `tokens` has none, this keeps the stored
+        one, unless the ID tokens name two users. It then waits for a renewal under way, which is about to replace that
+        refresh token, and raises `LeaseTimeout` if that does not end. Raises any other `StoreError` of the store.
         """
         require_kind("tokens", tokens, TokenSet)
         key, records = self._key(user_id), self._state.records
@@ -163,14 +163,18 @@ class TokenRefresher:
                 self._state.keep_login(user_id, await records.save(key, tokens))
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
-        """Return what is stored for `user_id`, whatever its expiry, or None. Renews nothing."""
+        """Return the stored token set of `user_id`, whatever its expiry, or None. Renew nothing.
+
+        Raises a `StoreError` if the record can't be read, and `ProviderMisconfigured` if it belongs to another issuer.
+        """
         record = await self._state.records.load(self._key(user_id))
         return None if record is None else record.tokens
 
     async def delete_tokens(self, user_id: str) -> bool:
         """Log `user_id` out: forget the token set here and in the store. Say whether there was one.
 
-        It wins over a renewal under way. The provider is not told.
+        It wins over a renewal under way. It sends nothing to the provider. Raises a `StoreError` if the store fails;
+        the record may be deleted then.
         """
         key = self._key(user_id)
         async with self._logging_in_or_out(user_id):
@@ -184,11 +188,11 @@ class TokenRefresher:
         return is_deleted
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
-        """Renew what is due, or will be `within` so many seconds, of all users in the store; yield each one's outcome.
+        """Renew each user in the store whose token set is due, or will be `within` so many seconds; yield the outcomes.
 
-        For cron jobs, and for refresh tokens that end when unused: one that will end `within` so many seconds, as far
-        as the provider told, is renewed too. At most `concurrency` users are under way at once. One user's failure does
-        not stop the others; where the provider asks for a pause of up to a minute, the sweep waits.
+        It is for cron jobs, and for refresh tokens that end when unused: it also renews a refresh token that will end
+        `within` so many seconds, if the provider told its life. At most `concurrency` users are under way at once. One
+        user's failure does not stop the others. If the provider asks for a pause of up to a minute, the sweep waits.
 
         Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is closed.
         """
@@ -202,16 +206,16 @@ class TokenRefresher:
                 yield outcome
 
     async def aclose(self) -> None:
-        """Wait for the flights under way to finish and to store what they got; then close provider and store.
+        """Wait until the flights under way have ended and their results are stored; then close provider and store.
 
-        Both open again if another refresher goes on using them. Raises `StoreUnavailable` if a renewed token set
+        Both open again if another refresher uses them. Raises `StoreUnavailable` if a renewed token set
         could not be stored.
         """
         self._closed = True
         try:
             await self._state.flights.drain()
             await self._state.pending.aclose()
-        finally:  # also where token sets are lost, or the caller gives up: connections must not stay open
+        finally:  # also if token sets are lost or the caller is cancelled: connections must not stay open
             self._entries.clear()
             try:
                 await self._provider.aclose()

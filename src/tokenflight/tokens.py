@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Final = 1
-"""Version of what `TokenSet.to_dict` writes."""
+"""The version of the format that `TokenSet.to_dict` writes."""
 
 _NO_EXTRA: Final = ReadOnlyDict[str, object]()
 _TIMES: Final = ("expires_at", "issued_at", "refresh_token_expires_at", "refresh_at")
@@ -39,7 +39,10 @@ _TIMES: Final = ("expires_at", "issued_at", "refresh_token_expires_at", "refresh
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """Whose token set, at which provider. Both are non-empty strings of any length and content."""
+    """The key of a record: a user at a provider. Both are non-empty strings of any length and content.
+
+    Raises `ConfigurationError` for anything else.
+    """
 
     provider: str
     user_id: str
@@ -53,10 +56,10 @@ class TokenKey:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an access token is for. Targets with equal members are equal; each member is None or a non-empty string.
+    """The purpose of an access token. Each member is None or a non-empty string; targets with equal members are equal.
 
-    `scope` is the scope to ask for (RFC 6749 §3.3), `resource` the URI of the API (RFC 8707), and `audience` the name
-    of the API at providers that have their own parameter for it.
+    `scope` is the scope to request (RFC 6749 §3.3), `resource` the URI of the API (RFC 8707 §2), and `audience` the
+    name of the API at providers that have their own parameter for it. Raises `ConfigurationError` for other values.
     """
 
     scope: str | None = None
@@ -78,7 +81,7 @@ DEFAULT_TARGET: Final = Target()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenSet:
-    """What a token endpoint returned for a user (RFC 6749 §5.1).
+    """A token endpoint's reply for a user, as frozen data (RFC 6749 §5.1).
 
     `expires_at`, `issued_at`, `refresh_token_expires_at` and `refresh_at` are POSIX seconds, or None where unknown.
     `issued_at` is the moment the token request was sent, and `refresh_at` the moment from which on the provider wants
@@ -88,6 +91,8 @@ class TokenSet:
     A program that has a refresh token and no access token yet leaves `access_token` empty. Such a set only says how to
     get an access token: it is never valid, so a refresher renews it before it hands anything out. It needs a
     `refresh_token`, and `from_response` never makes one.
+
+    Raises `ConfigurationError` if a member has another type, or if there is neither of the two tokens.
     """
 
     access_token: str
@@ -131,7 +136,7 @@ class TokenSet:
 
     @property
     def lifetime(self) -> float | None:
-        """How many seconds the access token lived when it was issued, or None where unknown."""
+        """The seconds from the issue of the access token to its expiry, or None where unknown."""
         if self.expires_at is None or self.issued_at is None or self.expires_at <= self.issued_at:
             return None
         return self.expires_at - self.issued_at
@@ -140,12 +145,13 @@ class TokenSet:
     def from_response(cls, response: Mapping[str, Any], *, received_at: float | None = None) -> Self:
         """Read a token endpoint's reply, a decoded JSON object (RFC 6749 §5.1).
 
-        `received_at` is what ``expires_in`` is counted from, in POSIX seconds: now if not given. Pass the moment
-        the request was *sent* where it is known, so that a slow reply never looks fresher than it is. A lifetime
-        that makes no sense (missing, negative, zero, not a number, over ten years) becomes an unknown expiry.
+        ``expires_in`` counts from `received_at`, in POSIX seconds: now if not given. Pass the moment at which the
+        request was *sent* if you know it, so that a slow reply never looks fresher than it is. A lifetime that makes
+        no sense (missing, negative, zero, not a number, over ten years) becomes an unknown expiry.
 
-        A token type that this library does not know is that of a bearer token. Raises `InvalidProviderResponse` if
-        there is no usable access token, or if its type demands a proof of possession other than DPoP (RFC 9449).
+        An unknown token type reads as a bearer token. Raises `InvalidProviderResponse` if there is no usable access
+        token, or if its type demands a proof of possession other than DPoP (RFC 9449 §5), and `ConfigurationError` if
+        `received_at` is not a number.
         """
         if not isinstance(response, Mapping):
             raise InvalidProviderResponse(f"the token reply is not a JSON object but {type(response).__name__}")
@@ -178,7 +184,7 @@ class TokenSet:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict with the secrets in it, in the shape `from_dict` reads back."""
+        """Return a JSON-ready dict with the secrets in it. `from_dict` reads it back."""
         return {
             "format_version": FORMAT_VERSION,
             "access_token": str(self.access_token),  # plain strings: not every driver takes a subclass
@@ -195,13 +201,13 @@ class TokenSet:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote, or the token set of one user as another program left it.
+        """Read the output of `to_dict`, or the token set of one user that another program wrote.
 
-        Of the latter, names may be in camelCase. Times may be `datetime`, POSIX seconds or fractions of them, also as
-        text, or dates in one of the usual notations; a malformed one reads as unknown. ``expires_in`` counts from
-        ``issued_at`` or a member like it, and is over where there is none. Google's ``token`` and ``expiry``,
-        django-allauth's ``token_secret`` and lists of ``scopes`` are known. Members that mean nothing here live on in
-        `extra`, except for a client's secret. Files of several users are for `tokenflight.importers`.
+        A foreign token set may have names in camelCase. Its times may be `datetime`, POSIX seconds or fractions of
+        them, also as text, or dates in one of the usual notations; a malformed time reads as unknown. ``expires_in``
+        counts from ``issued_at`` or a member like it; without one, the token reads as expired. This method knows
+        Google's ``token`` and ``expiry``, django-allauth's ``token_secret`` and lists of ``scopes``. It keeps other
+        members in `extra`, except for a client's secret. Files of several users are for `tokenflight.importers`.
 
         Raises `StoreCorrupted` if there is neither an access token nor a refresh token, or if a later version of the
         library wrote it.
@@ -257,7 +263,7 @@ class TokenSet:
         )
 
     def carrying_over(self, previous: "TokenSet | None") -> "TokenSet":
-        """This renewed set, with what its reply left out taken from the set it replaces (RFC 6749 §6).
+        """Return this renewed set, with the members that its reply left out taken from `previous` (RFC 6749 §6).
 
         How long the refresh token lives is carried over only while it stays the same.
         """
@@ -276,11 +282,11 @@ class TokenSet:
         )
 
     def after_login(self, previous: "TokenSet | None") -> "TokenSet":
-        """This set of a new login, with the refresh token of `previous` where the login brought none.
+        """Return this set of a new login, with the refresh token of `previous` if the login brought none.
 
         Google sends a refresh token at a user's first login only. It stays good, so a second login must not erase it.
-        Where the ``sub`` claims of the two ID tokens tell two users apart, or the login brought a refresh token,
-        nothing of `previous` is kept. Pass None as `previous` where its refresh token was refused.
+        The result keeps nothing of `previous` if the login brought a refresh token, or if the ``sub`` claims of the
+        two ID tokens differ. Pass None as `previous` if the provider refused its refresh token.
         """
         if previous is None or previous.refresh_token is None or self.refresh_token is not None:
             return self
@@ -295,9 +301,9 @@ class TokenSet:
         return mine == (other.access_token, other.issued_at, other.expires_at)
 
     def supersedes(self, other: "TokenSet", *, spent: str | None = None) -> bool:
-        """Whether this set is `other` itself or came after it, as far as the two tell.
+        """Whether this set is `other` itself or newer, as far as their members tell.
 
-        `spent` is the refresh token that this set was renewed with, None where unknown.
+        `spent` is the refresh token that the renewal of this set used up, None where unknown.
         """
         is_same = self.access_token == other.access_token != ""
         if is_same or (spent is not None and other.refresh_token == spent):
@@ -310,9 +316,9 @@ class TokenSet:
 
 @dataclass(frozen=True, slots=True)
 class TokenResult:
-    """A valid token set for a caller who keeps token sets itself.
+    """A valid token set for a caller that keeps token sets itself.
 
-    `should_update` is true exactly when what the caller holds is out of date: then it stores `tokens`.
+    `should_update` is true exactly when the token set of the caller is out of date: then the caller stores `tokens`.
     """
 
     tokens: TokenSet
@@ -325,12 +331,12 @@ class TokenResult:
 
     @property
     def expires_at(self) -> float | None:
-        """When the access token expires, in POSIX seconds, or None where unknown."""
+        """The expiry of the access token in POSIX seconds, or None where unknown."""
         return self.tokens.expires_at
 
 
 def _member(response: Mapping[str, Any], name: str, *, required: bool = True) -> str | None:
-    """A token in a reply: visible ASCII (RFC 6749 Appendix A), so that it can't break out of a header."""
+    """Return a token in a reply: visible ASCII (RFC 6749 Appendix A), so that it can't break out of a header."""
     value = response.get(name)
     if value is None or (value == "" and not required):
         return None
@@ -340,5 +346,5 @@ def _member(response: Mapping[str, Any], name: str, *, required: bool = True) ->
 
 
 def _subject(tokens: TokenSet) -> str | None:
-    """The user whom the ID token of `tokens` names, or None where there is no such token or no name in it."""
+    """The ``sub`` claim of the ID token in `tokens` (OpenID Connect Core §2), or None without one."""
     return None if tokens.id_token is None else text(unverified_claims(tokens.id_token).get("sub"))
