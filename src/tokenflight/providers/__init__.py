@@ -1,6 +1,6 @@
 """Providers: what can renew a token set."""
 
-from tokenflight.providers.base import AccessTokenHeader, BaseProvider, Provider
+from tokenflight.providers.base import AccessTokenHeader, BaseProvider, PartialRenewal, Provider
 from tokenflight.providers.client_auth import (
     ClientAuthentication,
     ClientSecretBasic,
@@ -20,6 +20,7 @@ __all__ = [
     "ClientSecretPost",
     "OAuth2Provider",
     "OIDCProvider",
+    "PartialRenewal",
     "Provider",
     "PublicClient",
     "Request",
