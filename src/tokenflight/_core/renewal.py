@@ -77,6 +77,7 @@ from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import Successor
 from tokenflight._core.places import Place
 from tokenflight._core.provider_call import call_provider
+from tokenflight._core.records import is_same_grant
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._core.state import RefresherState
 from tokenflight._singleflight import Flight
@@ -261,7 +262,7 @@ class Renewal:
             if record is None or refusal.reason != "refused":
                 raise
             current = self._note_record(await self._state.records.mark_refused(self._key, record))
-            if current is not None and current.tokens.refresh_token == record.tokens.refresh_token:
+            if current is not None and is_same_grant(current.tokens, record.tokens):
                 raise
             return None
         except PartialRenewal as partial:
