@@ -1,5 +1,6 @@
 """What all tests share: a fake provider, a refresher on it, a clock, and a watch over leaked tokens."""
 
+import os
 import re
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any, Final
@@ -46,8 +47,25 @@ _TALLY: Final = pytest.StashKey[Tally]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start counting."""
+    """Start counting, and let all processes of the run share byte code."""
     config.stash[_TALLY] = Tally()
+    share_bytecode(config)
+
+
+def share_bytecode(config: pytest.Config) -> None:
+    """Let processes write byte code to pytest's cache where they may not write it beside the sources.
+
+    Otherwise each of the hundreds of processes that the tests start compiles every library again, which takes longer
+    than most of them live.
+    """
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is not None and os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ["PYTHONPYCACHEPREFIX"] = os.fspath(cache.mkdir("tokenflight-bytecode"))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker process more than there are processors: at any moment, one waits for a server or for time to pass."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution:

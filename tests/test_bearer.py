@@ -1,5 +1,6 @@
 """The auth flow itself, which knows no HTTP library: where tokens go, what carries them, and one replay."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from kit.support import login
-from tokenflight import ConfigurationError, ReauthenticationRequired, TokenRefresher, TokenSet
+from tokenflight import BaseProvider, ConfigurationError, ReauthenticationRequired, TokenRefresher, TokenSet
 from tokenflight.bearer import BearerFlow, OriginPolicy, headers_for
+from tokenflight.providers import AccessTokenHeader
 from tokenflight.testing import FakeProvider
 
 
@@ -77,6 +79,41 @@ async def test_a_middleware_sends_each_request_once_and_with_its_token(
     flow, api = flow_of(refresher), API(200, 404, 200)
     assert [(await call(flow, api)).status_code for _ in range(3)] == [200, 404, 200]
     assert api.received == [bearer(tokens)] * 3
+
+
+class Vendor(BaseProvider):
+    """A provider whose API takes tokens in a `header` of its own."""
+
+    name = "vendor"
+
+    def __init__(self, header: AccessTokenHeader) -> None:
+        self._header = header
+
+    @property
+    def access_token_header(self) -> AccessTokenHeader:
+        return self._header
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        return TokenSet("access-2", refresh_token="refresh-2", expires_at=time.time() + 3600)
+
+
+@pytest.mark.parametrize(
+    ("header", "sent"),
+    [
+        (AccessTokenHeader(scheme="Zoho-oauthtoken"), {"Authorization": "Zoho-oauthtoken access-{}"}),
+        (AccessTokenHeader("X-Shopify-Access-Token", None), {"X-Shopify-Access-Token": "access-{}"}),
+    ],
+)
+async def test_a_token_goes_into_the_header_that_the_api_wants_also_when_it_is_renewed(
+    header: AccessTokenHeader, sent: dict[str, str]
+) -> None:
+    async with TokenRefresher(Vendor(header)) as refresher:
+        tokens = TokenSet("access-1", refresh_token="refresh-1", expires_at=time.time() + 3600)
+        await refresher.save_tokens("alice", tokens)
+        flow, api = flow_of(refresher), API(200, 401, 200, 200)
+        for _ in range(3):
+            assert (await call(flow, api)).status_code == 200
+    assert api.received == [{name: value.format(n) for name, value in sent.items()} for n in (1, 1, 2, 2)]
 
 
 async def test_a_rejected_token_is_renewed_and_the_request_sent_again_with_the_new_one(

@@ -119,6 +119,24 @@ async def test_several_providers_share_a_store() -> None:
         await refresher.aclose()
 
 
+async def test_each_vendor_with_quirks_is_asked_in_its_own_way(respx_mock: respx.MockRouter) -> None:
+    issuer = "https://example.okta.com"
+    respx_mock.get(f"{issuer}/.well-known/openid-configuration").respond(
+        json={"issuer": issuer, "token_endpoint": f"{issuer}/oauth2/v1/token"}
+    )
+    tokens_at = {"intranet": "data"}
+    providers: list[OIDCProvider] = run("vendors")["vendors"]("s3cret")
+    for provider in providers:
+        members: dict[str, object] = {"access_token": f"from {provider.name}"}
+        reply = {tokens_at[provider.name]: members} if provider.name in tokens_at else members
+        endpoint = respx_mock.post(path__regex="token|oauth").respond(json=reply)
+        tokens = await provider.renew("alice", TokenSet("at", refresh_token="rt"))
+        assert (tokens.access_token, endpoint.call_count) == (f"from {provider.name}", 1)
+        await provider.aclose()
+        endpoint.reset()
+    assert [provider.name for provider in providers] == ["slack", "zoho", "reddit", "intranet", issuer]
+
+
 async def test_a_new_issuer_orphans_records_without_a_name_and_refuses_those_with_one(fake: FakeProvider) -> None:
     async def code_after_the_move(name: str | None) -> str:
         store = MemoryTokenStore()

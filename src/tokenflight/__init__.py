@@ -31,6 +31,7 @@ from tokenflight.providers import (
     ClientSecretPost,
     OAuth2Provider,
     OIDCProvider,
+    PartialRenewal,
     Provider,
     PublicClient,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "MemoryTokenStore",
     "OAuth2Provider",
     "OIDCProvider",
+    "PartialRenewal",
     "Provider",
     "ProviderMisconfigured",
     "ProviderUnavailable",

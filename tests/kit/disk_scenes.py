@@ -194,9 +194,9 @@ def outcomes(name: str, directory: Path) -> dict[str, str]:
         [*prefix, sys.executable, __file__, name, str(directory)],
         stdout=subprocess.PIPE,
         check=True,
-        # Not every process here could write its coverage file.
+        # Not every process here could write its coverage file, or the whole of a file of byte code.
         env={variable: value for variable, value in os.environ.items() if not variable.startswith("COVERAGE_")}
-        | {"PYTHONPATH": os.fspath(Path(__file__).parents[1])},
+        | {"PYTHONPATH": os.fspath(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     result: dict[str, str] = json.loads(process.stdout)
     return result

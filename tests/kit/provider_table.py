@@ -16,9 +16,9 @@ HEAD: Final = """\
 # Providers
 
 A profile is what the library knows of a vendor that departs from the RFCs: the constant `profiles.SLACK`, or its
-name, as in `profile="slack"`. Change a fact with `dataclasses.replace`; fill a template in with `at`, as in
-`profiles.ENTRA.at(tenant="contoso.onmicrosoft.com")`. This page is made from the profiles by
-`tests/kit/provider_table.py`.
+name, as in `profile="slack"`. [How to use one](recipes.md#a-vendor-with-quirks). Change a fact with
+`dataclasses.replace`; fill a template in with `at`, as in `profiles.ENTRA.at(tenant="contoso.onmicrosoft.com")`. This
+page is made from the profiles by `tests/kit/provider_table.py`.
 
 **Rotation** says what a renewal does to the refresh token. *never*: the same one stays in use. *always*: the reply
 holds a new one, and the old one is spent. *sometimes*: the reply may hold a new one. *keeps previous*: the reply holds

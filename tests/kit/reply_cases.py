@@ -17,6 +17,16 @@ from tokenflight.tokens import TokenSet
 
 NOW: Final = 1_800_000_000.0
 SENT_REFRESH_TOKEN: Final = "rt-0"
+CASES_FILE: Final = Path(__file__).parents[1] / "cases" / "token_replies.json"
+
+_CHAPTERS: Final = {
+    "tokens": "V1",
+    "tokens_or_invalid_but_kept": "V1",
+    "invalid_but_kept": "V1",
+    "login_again": "V2",
+    "misconfigured": "V2",
+    "not_yet": "V9",
+}
 
 _OUTCOMES: Final = {
     Verdict.REFUSED: "login_again",
@@ -46,6 +56,12 @@ class ReplyCase:
     body: bytes
     outcome: str
     want: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The name, after the row of the failure catalogue that the case belongs to."""
+        chapter = _CHAPTERS.get(self.outcome) or ("V6" if self.status == 429 else "V3")
+        return f"{chapter}: {self.name}"
 
     def read(self) -> Reading:
         """Read the reply as the one to a refresh that sent `SENT_REFRESH_TOKEN`."""
@@ -77,7 +93,7 @@ def check(case: ReplyCase) -> None:
     assert outcome == case.outcome or (outcome in case.outcome.split("_or_")), reading
     match reading:
         case Tokens(members):
-            _check_tokens(TokenSet.from_response(members, received_at=NOW), members, case.want)
+            check_tokens(TokenSet.from_response(members, received_at=NOW), case.want)
         case Unusable(_, refresh_token):
             assert refresh_token == case.want.get("refresh_token")
         case Failure():
@@ -95,15 +111,16 @@ def outcome_of(reading: Reading) -> str:
             return _OUTCOMES[reading.verdict]
 
 
-def _check_tokens(tokens: TokenSet, members: Any, want: dict[str, Any]) -> None:
+def check_tokens(tokens: TokenSet, want: dict[str, Any], *, kept: str | None = None) -> None:
+    """Fail unless `tokens` is what a case wants; `kept` is the refresh token where the reply brings none."""
     if (refresh_token := want.get("refresh_token")) is not None:
-        assert tokens.refresh_token == (None if refresh_token == "kept" else refresh_token)
+        assert tokens.refresh_token == (kept if refresh_token == "kept" else refresh_token)
     if "lifetime" in want:
         assert tokens.lifetime == want["lifetime"]
     if "refresh_token_lifetime" in want:
-        assert members["refresh_token_expires_in"] == want["refresh_token_lifetime"]
+        assert tokens.refresh_token_expires_at == NOW + want["refresh_token_lifetime"]
     if "refresh_in" in want:
-        assert members["refresh_in"] == want["refresh_in"]
+        assert tokens.refresh_at == NOW + want["refresh_in"]
     for name, value in want.get("extra", {}).items():
         assert tokens.extra[name] == value
 

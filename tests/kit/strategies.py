@@ -54,7 +54,15 @@ records = st.builds(
     issuer=st.none() | st.text(),
     refused=st.booleans(),
     access_tokens=st.dictionaries(
-        targets, st.builds(replace, token_sets, refresh_token=st.none(), id_token=st.none(), extra=st.just({}))
+        targets,
+        st.builds(
+            replace,
+            token_sets,
+            refresh_token=st.none(),
+            refresh_token_expires_at=st.none(),
+            id_token=st.none(),
+            extra=st.just({}),
+        ),
     ),
 )
 

@@ -28,8 +28,8 @@ the reply trickles byte by byte               ProviderUnavailable         outcom
 503 Service Unavailable                       ProviderUnavailable         server_error                       1         1
 429 Too Many Requests                         ProviderUnavailable         rate_limited                       1         1
 307 to elsewhere                              ProviderMisconfigured       redirected                         1         1
-a web page                                    InvalidProviderResponse     invalid_response                   1         1
-a reply of ten megabytes                      InvalidProviderResponse     invalid_response                   1         1
+a web page                                    InvalidProviderResponse     outcome_unknown                    1         1
+a reply of ten megabytes                      InvalidProviderResponse     outcome_unknown                    1         1
 ============================================  ==========================  =======================  ===========  ========
 """
 
@@ -142,8 +142,8 @@ TROUBLES: Final = {
     "503 Service Unavailable": Trouble(ServerError(503), ProviderUnavailable, "server_error", 1, 1),
     "429 Too Many Requests": Trouble(RateLimited(retry_after=30), ProviderUnavailable, "rate_limited", 1, 1),
     "307 to elsewhere": Trouble(Redirect(ANOTHER_ADDRESS), ProviderMisconfigured, "redirected", 1, 1),
-    "a web page": Trouble(HTMLReply(), InvalidProviderResponse, "invalid_response", 1, 1),
-    "a reply of ten megabytes": Trouble(HugeReply(), InvalidProviderResponse, "invalid_response", 1, 1),
+    "a web page": Trouble(HTMLReply(), InvalidProviderResponse, "outcome_unknown", 1, 1),
+    "a reply of ten megabytes": Trouble(HugeReply(), InvalidProviderResponse, "outcome_unknown", 1, 1),
 }
 AT_DISCOVERY: Final = {name: trouble for name, trouble in ON_THE_WAY.items() if trouble.fault not in SLOW}
 

@@ -6,6 +6,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 
 
@@ -18,7 +19,8 @@ async def worker(program: ModuleType, *arguments: str) -> AsyncIterator[Process]
         stdin=PIPE,
         stdout=PIPE,
         # A killed process would leave half a coverage file.
-        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        | {"PYTHONPATH": os.fspath(Path(__file__).parents[1])},
     )
     try:
         yield process

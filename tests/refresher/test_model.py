@@ -403,7 +403,7 @@ def play(clock: time_machine.Traveller, tally: Tally, storm: str, examples: int,
 
 @pytest.mark.timeout(600)  # it takes seconds; to shrink a failing history takes minutes
 def test_no_history_loses_a_user_or_serves_a_wrong_token(clock: time_machine.Traveller, tally: Tally) -> None:
-    play(clock, tally, "model", examples=300, steps=40)
+    play(clock, tally, "model", examples=150, steps=40)
 
 
 @pytest.mark.long

@@ -1,12 +1,7 @@
 """P1, P7: a disk in trouble costs no user a login, and nobody an answer that could be given."""
 
-import asyncio
 import os
-import sys
 import tempfile
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +11,7 @@ from kit import ailing_process, disk_scenes
 from kit.disk_scenes import Behaviour, behaviours
 from kit.disks import TROUBLES, Trouble, mounting
 from kit.support import login
+from kit.workers import line_of, worker
 from tokenflight import (
     ClientSecretBasic,
     FileTokenStore,
@@ -58,28 +54,6 @@ def outcomes(name: str) -> dict[str, str]:
         return disk_scenes.outcomes(name, Path(directory))
 
 
-@asynccontextmanager
-async def ailing(issuer: str, directory: Path) -> AsyncIterator[Process]:
-    """An `ailing_process`, killed at the end if need be."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, ailing_process.__file__, issuer, str(directory)),
-        stdin=PIPE,
-        stdout=PIPE,
-        env=os.environ | {"PYTHONPATH": os.fspath(Path(ailing_process.__file__).parents[1])},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def line_of(process: Process) -> str:
-    assert process.stdout is not None
-    return (await process.stdout.readline()).decode().strip()
-
-
 @pytest.mark.parametrize(("name", "behaviour"), cases(here=True), ids=in_words)
 async def test_p1_p7_in_trouble(name: str, behaviour: Behaviour, tmp_path: Path) -> None:
     await behaviour(TROUBLES[name], tmp_path / "tokens")
@@ -100,7 +74,7 @@ async def test_p1_while_one_process_can_not_store_no_other_sends_the_spent_token
             provider, FileTokenStore(tmp_path), on_event=events.append, _limits=Limits(lease_timeout=0.05)
         ) as here:
             await here.save_tokens("alice", login(fake, "alice", life_left=-1))
-            async with ailing(issuer, tmp_path) as process:
+            async with worker(ailing_process, issuer, str(tmp_path)) as process:
                 assert await line_of(process) == "unsaved"
                 for _ in range(2):
                     with pytest.raises(LeaseTimeout):

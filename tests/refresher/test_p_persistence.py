@@ -175,17 +175,18 @@ async def test_p1_closing_tries_once_more_also_where_a_try_is_under_way_and_fail
     assert record.tokens == renewed
 
 
-async def test_p1_each_failed_attempt_to_store_is_counted(
-    events: list[TokenEvent], clock: time_machine.Traveller
-) -> None:
-    store = FaultyStore(MemoryTokenStore())
-    store.fail("replace")
-    await stored(store, "alice")
-    async with TokenRefresher(Minting(), store, on_event=events.append) as refresher:
-        await refresher.get_valid_token("alice")
-        await asyncio.sleep(0.35)
-        store.recover()
-        await until_told(events, SaveRecovered)
+def test_p1_each_failed_attempt_to_store_is_counted(events: list[TokenEvent], clock: time_machine.Traveller) -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryTokenStore())
+        store.fail("replace")
+        await stored(store, "alice")
+        async with TokenRefresher(Minting(), store, on_event=events.append) as refresher:
+            await refresher.get_valid_token("alice")
+            await asyncio.sleep(0.35)
+            store.recover()
+            await until_told(events, SaveRecovered)
+
+    run_in_virtual_time(clock, main)
     failed = [event.attempts for event in events if isinstance(event, SaveFailed)]
     assert len(failed) > 1
     assert failed == list(range(1, len(failed) + 1))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import time_machine
 
-from kit.support import login
+from kit.support import let_others_run, login
 from tokenflight import (
     ConfigurationError,
     MemoryTokenStore,
@@ -229,7 +229,7 @@ async def test_ending_a_sweep_waits_for_those_it_was_looking_at() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0.02)
+            await let_others_run()  # it takes its time to end
             ended.set()
         return False
 

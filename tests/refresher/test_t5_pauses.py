@@ -1,5 +1,6 @@
 """T5, V6: a provider in trouble is left alone for a while, and asked again afterwards."""
 
+import math
 import time
 from collections.abc import AsyncIterator
 
@@ -259,3 +260,26 @@ async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause
         fake.fail(RateLimited(retry_after=600), times=1)
         outcomes = await outcomes_of(refresher.sweep(concurrency=1))
     assert [outcome.error.code for outcome in outcomes.values() if outcome.error] == ["rate_limited", "cooling_down"]
+
+
+class Endless:
+    """A provider that asks to be left alone for ever."""
+
+    name = "endless"
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        self.requests += 1
+        raise ProviderUnavailable("closed", retry_after=math.inf)
+
+
+async def test_t5_a_pause_without_end_ends_after_an_hour(clock: time_machine.Traveller) -> None:
+    provider = Endless()
+    async with TokenRefresher(provider) as refresher:
+        for requests in (1, 2):
+            with pytest.raises(ProviderUnavailable):
+                await refresher.get_valid_token("alice")
+            assert provider.requests == requests
+            clock.shift(3600)

@@ -1,13 +1,8 @@
 """Two processes on one store: a login in one wins over the first record that the other is about to write."""
 
-import asyncio
 import json
-import os
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -20,6 +15,7 @@ from kit.held_process import FIRST_WRITES, USER, NeedsNoRefreshToken
 from kit.postgres_server import PostgresServer, postgres_server
 from kit.redis_server import RedisServer, running_server
 from kit.storms.stores import StoreSpec, make_store
+from kit.workers import line_of, worker
 from tokenflight import LeaseTimeout, TokenKey, TokenRefresher, TokenSet
 
 KEY: Final = TokenKey(NeedsNoRefreshToken().name, USER)
@@ -52,32 +48,17 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSpec:
             return StoreSpec("sql", f"sqlite+aiosqlite:///{tmp_path / 'tokens.db'}", name)
 
 
-@asynccontextmanager
-async def other_process(spec: StoreSpec, first_write: str) -> AsyncIterator[Process]:
-    """A `held_process` on the store of `spec`, killed at the end if need be."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, held_process.__file__, json.dumps(asdict(spec)), first_write),
-        stdin=PIPE,
-        stdout=PIPE,
-        env=os.environ | {"PYTHONPATH": os.fspath(Path(held_process.__file__).parents[1])},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
 @pytest.mark.parametrize("first_write", [first_write.__name__ for first_write in FIRST_WRITES])
 async def test_x10_a_login_here_is_not_overwritten_by_the_first_record_that_another_process_is_about_to_write(
     spec: StoreSpec, first_write: str
 ) -> None:
     store = await make_store(spec)
     login = TokenSet("of the login", refresh_token="of the login", issued_at=time.time(), expires_at=time.time() + 3600)
-    async with TokenRefresher(NeedsNoRefreshToken(), store) as here, other_process(spec, first_write) as there:
-        assert there.stdout is not None
-        assert await there.stdout.readline() == b"about to write\n"
+    async with (
+        TokenRefresher(NeedsNoRefreshToken(), store) as here,
+        worker(held_process, json.dumps(asdict(spec)), first_write) as there,
+    ):
+        assert await line_of(there) == "about to write"
         with pytest.raises(LeaseTimeout):  # the other process has read under the lease that there is no record
             await store.lease(KEY, timeout=0).__aenter__()
         await here.save_tokens(USER, login)

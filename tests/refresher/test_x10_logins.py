@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from kit.support import let_others_run, login
+from kit.support import let_others_run, login, until_told
 from tokenflight import (
     OIDCProvider,
     ProviderUnavailable,
     ReauthenticationRequired,
+    SaveRecovered,
     StoredTokens,
     StoreUnavailable,
+    TokenEvent,
     TokenKey,
     TokenRefresher,
     TokenSet,
@@ -198,12 +200,13 @@ class TestALoginBeforeTheFlightReads:
         store: FaultyStore,
         lease: Gate,
         caller: asyncio.Task[TokenSet],
+        events: list[TokenEvent],
     ) -> None:
         store.fail("replace")
         lease.open()
         await caller
         store.recover()
-        await asyncio.sleep(0.2)
+        await until_told(events, SaveRecovered)
         await refresher.refresh_token("alice")
         assert fake.reuses() == 0
 

@@ -64,6 +64,7 @@ def test_a_record_shows_its_readers_all_it_says() -> None:
                 "expires_at": 1_800_000_000,
                 "scope": "invoices:read",
                 "issued_at": 1_799_996_400,
+                "refresh_at": None,
             }
         ],
     }

@@ -14,7 +14,7 @@ from kit.tally import Tally
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(10, id="10 s"),
+        pytest.param(5, id="5 s"),
         pytest.param(60, id="60 s", marks=[pytest.mark.long, pytest.mark.timeout(240)]),
     ],
 )

@@ -1,5 +1,6 @@
 """The errors that a refresher itself raises, worded in one place: what happened, for whom, and what to do next."""
 
+from tokenflight._core.limits import Limits
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,
@@ -99,11 +100,12 @@ def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     )
 
 
-def pause_asked_for(error: TokenflightError, default: float) -> float:
-    """How many seconds the provider asks to wait; `default` where it says no more than "too many requests"."""
+def pause_asked_for(error: TokenflightError, limits: Limits) -> float:
+    """How many seconds the provider asks to wait, capped; a default where it says no more than "too many requests"."""
     if not isinstance(error, ProviderUnavailable):
         return 0.0
-    return error.retry_after or (default if error.code == "rate_limited" else 0.0)
+    asked = error.retry_after or (limits.provider_pause if error.code == "rate_limited" else 0.0)
+    return min(asked, limits.longest_provider_pause)
 
 
 def as_tokenflight_error(exc: BaseException, key: TokenKey) -> TokenflightError:

@@ -51,5 +51,8 @@ class Limits:
     provider_pause: float = 30.0
     """How long a provider that says "too many requests", and not for how long, is left alone."""
 
+    longest_provider_pause: float = 3600.0
+    """A provider that asks for more, such as a third party's that says `inf`, is asked again after this."""
+
     longest_sweep_pause: float = 60.0
     """How long a sweep waits for a provider that asks for a pause. After a longer one, the next sweep will do."""

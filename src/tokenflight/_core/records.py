@@ -25,6 +25,13 @@ from tokenflight.tokens import TokenKey, TokenSet
 T = TypeVar("T")
 
 
+def is_same_grant(tokens: TokenSet, other: TokenSet) -> bool:
+    """Whether both are renewed with the same token: the refresh token or, where there is none, the access token."""
+    if tokens.refresh_token is None and other.refresh_token is None:
+        return tokens.access_token == other.access_token
+    return tokens.refresh_token == other.refresh_token
+
+
 class Records:
     """Reads and writes the records of `provider` in `store`. Each call raises a `StoreError` where the store fails."""
 
@@ -162,7 +169,7 @@ class Records:
             current = await self.load(key)
         except StoreError:
             return record  # not remembered, the refresh token is sent and refused once more: no harm
-        if current is None or current.tokens.refresh_token != record.tokens.refresh_token:
+        if current is None or not is_same_grant(current.tokens, record.tokens):
             return current
         refused = replace(current, version=new_version(), refused=True)
         try:

@@ -77,6 +77,7 @@ from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import Successor
 from tokenflight._core.places import Place
 from tokenflight._core.provider_call import call_provider
+from tokenflight._core.records import is_same_grant
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._core.state import RefresherState
 from tokenflight._singleflight import Flight
@@ -261,7 +262,7 @@ class Renewal:
             if record is None or refusal.reason != "refused":
                 raise
             current = self._note_record(await self._state.records.mark_refused(self._key, record))
-            if current is not None and current.tokens.refresh_token == record.tokens.refresh_token:
+            if current is not None and is_same_grant(current.tokens, record.tokens):
                 raise
             return None
         except PartialRenewal as partial:
@@ -275,7 +276,7 @@ class Renewal:
             async with deadline(seconds, failures.deadline_exceeded(self._key, seconds)):
                 renewed = await call_provider(self._state.provider, self._key, tokens)
         except ProviderUnavailable as exc:
-            pause = 0.0 if exc.code == "not_yet" else exc.retry_after or pause
+            pause = 0.0 if exc.code == "not_yet" else failures.pause_asked_for(exc, self._state.limits) or pause
             raise
         except (TokenRefreshError, PartialRenewal):
             pause = 0.0  # the provider has answered
@@ -327,7 +328,7 @@ class Renewal:
         """End without a new token set; note when it makes sense to try again."""
         backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        pause = failures.pause_asked_for(error, self._state.limits.provider_pause)
+        pause = failures.pause_asked_for(error, self._state.limits)
         if pause and error.code != "not_yet":  # too early for this user says nothing about others
             backoff.hold_provider(now, pause)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)

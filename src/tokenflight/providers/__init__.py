@@ -1,6 +1,6 @@
 """Providers: what can renew a token set."""
 
-from tokenflight.providers.base import BaseProvider, Provider
+from tokenflight.providers.base import AccessTokenHeader, BaseProvider, PartialRenewal, Provider
 from tokenflight.providers.client_auth import (
     ClientAuthentication,
     ClientSecretBasic,
@@ -13,12 +13,14 @@ from tokenflight.providers.oidc import OIDCProvider
 from tokenflight.providers.requests import Request
 
 __all__ = [
+    "AccessTokenHeader",
     "BaseProvider",
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",
     "OAuth2Provider",
     "OIDCProvider",
+    "PartialRenewal",
     "Provider",
     "PublicClient",
     "Request",

@@ -87,8 +87,10 @@ class TokenEndpoint:
             )
         self.name: str = name
         self.profile: Profile = profiles.get(profile) if isinstance(profile, str) else profile or profiles.STANDARD
-        if self.profile.refresh_endpoint is not None:
-            require_secure_url("refresh_endpoint", self.profile.refresh_endpoint, insecure_hosts=insecure_hosts)
+        if (url := self.profile.refresh_endpoint) is not None:
+            if "{" in url:
+                raise ConfigurationError(f"profile leaves a part of {url} open: fill it in with `Profile.at`")
+            require_secure_url("refresh_endpoint", url, insecure_hosts=insecure_hosts)
         self.http: ProviderClient = ProviderClient(name, http_client, timeout=timeout)
         self._client = client
         self._timeout = timeout

@@ -20,8 +20,6 @@ from tokenflight.providers._replies.pauses import retry_after_seconds
 from tokenflight.providers.replies import Reply
 from tokenflight.providers.requests import metadata_urls
 
-_TOO_MANY_REQUESTS: Final = 429
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerMetadata:
@@ -104,7 +102,7 @@ def parse_metadata_reply(
             code="discovery_failed",
             provider=provider,
             retry_after=retry_after_seconds(
-                reply.headers, body.members, is_rate_limited=reply.status == _TOO_MANY_REQUESTS, now=time.time()
+                reply.headers, body.members, is_rate_limited=reply.status == 429, now=time.time()
             ),
         )
     if reply.status != 200:

@@ -70,8 +70,7 @@ class OAuth2Provider(BaseProvider):
         for a profile without a token endpoint.
         """
         require_kind("profile", profile, Profile | str)
-        vendor = profiles.get(profile) if isinstance(profile, str) else profile
-        vendor = vendor.at(**values) if values or vendor.variables else vendor
+        vendor = (profiles.get(profile) if isinstance(profile, str) else profile).at(**values)
         if vendor.token_endpoint is None:
             raise ConfigurationError(f"the profile {vendor.name} has no token endpoint: pass it to OAuth2Provider")
         return cls(

@@ -13,7 +13,6 @@ from tokenflight.providers.grants import Grant
 OPENID_METADATA_PATH: Final = "/.well-known/openid-configuration"
 OAUTH_METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 
-
 _CONTENT_TYPES: Final = {"form": "application/x-www-form-urlencoded", "json": "application/json"}
 
 

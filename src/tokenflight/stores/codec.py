@@ -19,7 +19,15 @@ MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 SEALED: Final = "sealed"
 """The member that only an encrypted record has."""
 
-_ACCESS_TOKEN_MEMBERS: Final = ("format_version", "access_token", "token_type", "expires_at", "scope", "issued_at")
+_ACCESS_TOKEN_MEMBERS: Final = (
+    "format_version",
+    "access_token",
+    "token_type",
+    "expires_at",
+    "scope",
+    "issued_at",
+    "refresh_at",
+)
 _TARGET_MEMBERS: Final = frozenset(field.name for field in fields(Target))
 
 
