@@ -126,13 +126,6 @@ async def test_the_conformance_suite_of_a_store() -> None:
         await getattr(conformance, name)()
 
 
-async def test_vendors_with_a_profile() -> None:
-    providers = GUIDE.run("vendors")["vendors"]("s3cret")
-    assert [provider.name for provider in providers] == ["slack", "auth0", "idp"]
-    for provider in providers:
-        await provider.aclose()
-
-
 async def test_a_client_authentication_of_ones_own(fake: FakeProvider, respx_mock: respx.MockRouter) -> None:
     route = respx_mock.post("https://idp.example/token").respond(json=fake.login("alice"))
     client = GUIDE.run("APIKey")["APIKey"]("app", "s3cret")

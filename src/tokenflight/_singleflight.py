@@ -58,7 +58,7 @@ class Flight(Generic[T]):
             return await work(self)
         except TokenflightError as exc:
             return _Failure(exc)
-        except Exception as exc:  # noqa: BLE001 - every waiter has to hear of it, whatever it is
+        except Exception as exc:  # noqa: BLE001 - every waiter has to get any error
             return _unexpected(exc)
 
     def land(self, outcome: "T | _Failure") -> None:
@@ -97,7 +97,7 @@ class SingleFlight(Generic[T]):
 
         def land(task: asyncio.Task[T | _Failure]) -> None:
             del self._tasks[task]
-            outcome = _outcome_of(task)
+            outcome = _outcome_of(task)  # also of a detached flight: asyncio logs an exception that is never retrieved
             if not flight.detached:
                 del self._by_key[key]
                 flight.land(outcome)
@@ -116,13 +116,14 @@ class SingleFlight(Generic[T]):
 
         The flight goes on to its end, and another one may start beside it.
         """
+        # The slot is free before the waiters wake: they may start another flight.
         if (flight := self._by_key.pop(key, None)) is not None:
             flight.outdated = flight.detached = True
             flight.land(outcome)
 
     def is_reentrant(self, key: str) -> bool:
         """Whether the running code is part of a flight of `key`, which would wait for itself."""
-        enclosing = _enclosing.get()  # empty for nearly all callers, who are spared the generator
+        enclosing = _enclosing.get()  # empty for nearly all callers, which skip the generator
         return bool(enclosing) and any(flight.key == key and flight in self._tasks.values() for flight in enclosing)
 
     async def drain(self) -> None:

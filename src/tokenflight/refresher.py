@@ -114,8 +114,7 @@ class TokenRefresher:
     def cached_token(self, user_id: str) -> TokenSet | None:
         """Return the token set that `get_valid_token` would return without a wait, or None if it would have to wait.
 
-        It is for callers that can't await, or can't afford a coroutine. It starts no renewal: after None, await
-        `get_valid_token`.
+        It is for callers that can't, or need not, await. It starts no renewal: after None, await `get_valid_token`.
         """
         entry = self._entries.get(user_id)
         return entry.record.tokens if entry is not None and entry.since <= _now() <= entry.fresh_until else None
@@ -123,9 +122,9 @@ class TokenRefresher:
     async def ensure_valid_token(self, user_id: str, tokens: TokenSet) -> TokenResult:
         """Return a valid token set for a caller that keeps token sets itself and holds `tokens` for `user_id`.
 
-        If the result's `should_update` is true, the caller stores its `tokens` in place of its own. A caller that
-        holds a spent refresh token gets its successor, not a second renewal; after a logout it must hold none, because
-        the successor is gone. Raises as `get_valid_token` does.
+        If the result's `should_update` is true, the caller stores its `tokens`. A caller that holds a spent refresh
+        token gets its successor, not a second renewal; after a logout it must hold none, because the successor is gone.
+        Raises as `get_valid_token` does.
         """
         require_text("user_id", user_id)
         require_kind("tokens", tokens, TokenSet)
@@ -140,8 +139,8 @@ class TokenRefresher:
     async def refresh_token(self, user_id: str) -> TokenSet:
         """Renew the token set of `user_id` now, whatever its expiry, or join the renewal under way.
 
-        A renewal by another process counts too, if it came after the last read of the store, at most `cache_ttl`
-        seconds ago. Raises as `get_valid_token` does, even if the present token is still valid.
+        A renewal by another process since the last read of the store counts too. Raises as `get_valid_token` does,
+        even if the present token is still valid.
         """
         return await self._obtain(user_id, Requirement(renewal=True))
 
@@ -149,8 +148,8 @@ class TokenRefresher:
         """Store the `tokens` of a login. It wins over the stored record and over a renewal under way.
 
         Some providers send a refresh token at a user's first login only. If `tokens` has none, this keeps the stored
-        one, unless the ID tokens name two users. It then waits for a renewal under way, which is about to replace that
-        refresh token, and raises `LeaseTimeout` if that does not end. Raises any other `StoreError` of the store.
+        one, unless the ID tokens name two users. It then waits for a renewal under way, which is about to replace it,
+        and raises `LeaseTimeout` if that does not end. Raises any other `StoreError` of the store.
         """
         require_kind("tokens", tokens, TokenSet)
         key, records = self._key(user_id), self._state.records
@@ -165,7 +164,7 @@ class TokenRefresher:
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return the stored token set of `user_id`, whatever its expiry, or None. Renew nothing.
 
-        Raises a `StoreError` if the record can't be read, and `ProviderMisconfigured` if it belongs to another issuer.
+        Raises a `StoreError` if it can't be read, and `ProviderMisconfigured` if another issuer issued it.
         """
         record = await self._state.records.load(self._key(user_id))
         return None if record is None else record.tokens
@@ -173,8 +172,7 @@ class TokenRefresher:
     async def delete_tokens(self, user_id: str) -> bool:
         """Log `user_id` out: forget the token set here and in the store. Say whether there was one.
 
-        It wins over a renewal under way. It sends nothing to the provider. Raises a `StoreError` if the store fails;
-        the record may be deleted then.
+        It wins over a renewal under way, and tells the provider nothing. Raises a `StoreError` if the store fails.
         """
         key = self._key(user_id)
         async with self._logging_in_or_out(user_id):
@@ -190,9 +188,9 @@ class TokenRefresher:
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew each user in the store whose token set is due, or will be `within` so many seconds; yield the outcomes.
 
-        It is for cron jobs, and for refresh tokens that end when unused: it also renews a refresh token that will end
-        `within` so many seconds, if the provider told its life. At most `concurrency` users are under way at once. One
-        user's failure does not stop the others. If the provider asks for a pause of up to a minute, the sweep waits.
+        It also renews refresh tokens that will end `within` so many seconds, if the provider told their life. At most
+        `concurrency` users are under way at once. One user's failure does not stop the others. If the provider asks for
+        a pause of up to a minute, the sweep waits.
 
         Raises a `StoreError` if the users can't be listed; a `ConfigurationError` once the refresher is closed.
         """

@@ -25,7 +25,7 @@ class Backoff:
     """Pauses per user, exponential with jitter, and one for the provider where it asked for it.
 
     When the provider's pause is over, one renewal is the probe. Until it ends, all others still wait: of a thousand
-    users who are due, one finds out whether the provider is back. All times are POSIX seconds. At most
+    users that are due, one finds out whether the provider is back. All times are POSIX seconds. At most
     `max_backoff_users` users' pauses are kept; the oldest are dropped first.
     """
 
@@ -76,7 +76,7 @@ class Backoff:
         previous = self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         failures = 1 if previous is None else previous.failures + 1
         longest = min(self._limits.first_backoff * 2.0 ** min(failures - 1, 30), self._limits.longest_backoff)
-        # Jitter, so that users who failed together do not come back together.
+        # Jitter, so that users that failed together do not come back together.
         seconds = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - not a secret
         self._by_user[user_id] = _Pause(failures, now, now + seconds)
         if len(self._by_user) > self._limits.max_backoff_users:

@@ -80,6 +80,7 @@ class PendingSaves:
         """Take over `successor` and the `lease` under which it was renewed."""
         user_id = successor.key.user_id
         save = self._saves[user_id] = _PendingSave(successor, lease)
+        # Pinned before the flight ends: its waiters look into the cache.
         self._cache.pin(user_id, successor.record, time.time(), spent=successor.spent)
         task = asyncio.get_running_loop().create_task(self._save_until_stored(save), name=f"tokenflight save {user_id}")
         self._tasks.add(task)
@@ -102,11 +103,11 @@ class PendingSaves:
             save.wake.set()  # not cancelled: a task cancelled before its first step would never release the lease
 
     async def aclose(self) -> None:
-        """Try once more to store what is pending.
+        """Try once more to store each pending save.
 
         Raises `StoreUnavailable` if that fails: the users it names have lost their refresh tokens.
         """
-        self._closing = True
+        self._closing = True  # before the wake-up: each task tries once more, and then gives up
         for save in self._saves.values():
             save.wake.set()
         if self._tasks:
@@ -128,6 +129,7 @@ class PendingSaves:
                         await save.wake.wait()
                 if not self._is_pending(save):
                     return
+                # Read before the write: if the close comes during it, one more try follows.
                 pause, is_last = min(pause * 2, self._limits.longest_save_pause), self._closing
                 try:
                     stored = await self._try_to_save(save)

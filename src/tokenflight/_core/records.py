@@ -62,6 +62,7 @@ class Records:
         """
         timeout = self._limits.lease_timeout if wait else 0.0
         context = self._store.lease(key, timeout=timeout)
+        # Entered and left by hand, because each step has a time limit of its own and the body has none.
         lease = await self._in_time(context.__aenter__(), seconds=timeout + self._limits.store_timeout)
         try:
             yield lease
@@ -142,6 +143,7 @@ class Records:
         one has come.
         """
         if before is None:
+            # No version tells of a logout. The lock lets none come between the question and the write.
             async with self.login_lock(key.user_id):
                 if not may_create():
                     raise StoreConflict(f"user {key.user_id!r} has logged in or out at {key.provider} in the meantime")
@@ -158,9 +160,9 @@ class Records:
             await self._in_time(self._store.replace(key, record, expected=current.version))
 
     async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens | None:
-        """Remember in the record that the provider refused its refresh token; return what the store holds then.
+        """Remember in the record that the provider refused its refresh token; return the record that is there then.
 
-        From then on, no process sends that refresh token again. The record stays as it is where another process
+        From then on, no process sends that refresh token again. The record stays as it is if another process
         stored another refresh token, or logged the user out.
         """
         try:

@@ -121,9 +121,9 @@ class Renewal:
         self._record = None if self._entry is None else self._entry.record
         try:
             outcome = await self._find_or_renew()
-        except Exception as exc:  # noqa: BLE001 - the waiters have to hear of it, whatever it is
+        except Exception as exc:  # noqa: BLE001 - the waiters have to get any error
             outcome = self._fail(failures.as_tokenflight_error(exc, self._key))
-        self._publish()
+        self._publish()  # before the event, whose listeners may look into the cache
         if self._event is not None:
             self._state.announce(self._event)
         return outcome
@@ -192,7 +192,7 @@ class Renewal:
             # The lease lapsed while this process stood still. Another process may be renewing: begin again.
 
     async def _acquire_lease(self, lease_stack: AsyncExitStack, place: Place) -> Lease | None:
-        """Take a place and the lease. None where the lease stayed with a holder who has stored a good record."""
+        """Take a place and the lease. None if the lease stayed with a holder that has stored a good record."""
         await place.take()  # before the lease, so that no more leases are held than there are places
         with suppress(LeaseTimeout):
             return await lease_stack.enter_async_context(self._state.records.lease(self._key, wait=False))
@@ -206,7 +206,7 @@ class Renewal:
             return None
 
     async def _read_under_lease(self) -> None:
-        """Read the record. Where the caller keeps token sets itself and holds a newer one, store that one first."""
+        """Read the record. If the caller keeps token sets itself and holds a newer one, store that one first."""
         while True:
             record = self._note_record(await self._state.records.load(self._key))
             held = self._requirement.held
@@ -231,7 +231,7 @@ class Renewal:
             if not lease.is_held():
                 return None
             if self._flight.detached:
-                return Outcome(self._record)
+                return Outcome(self._record)  # a login or logout has released the waiters
             if (obstacle := self._state.blocked_by(self._key)) is not None:
                 return Outcome(self._record, obstacle)  # another user's flight failed while this one waited
             self._state.backoff.begin(self, time.time())  # with no await since the look at the pauses
@@ -258,7 +258,7 @@ class Renewal:
         try:
             tokens = await self._call_provider(None if record is None else record.tokens)
         except ReauthenticationRequired as refusal:
-            place.give_back()
+            place.give_back()  # before the write to the store, which needs no place
             if record is None or refusal.reason != "refused":
                 raise
             current = self._note_record(await self._state.records.mark_refused(self._key, record))
@@ -283,12 +283,12 @@ class Renewal:
             raise
         else:
             pause = 0.0
-        finally:
+        finally:  # also if cancelled: a probe that never ended would hold all users until its deadline
             self._state.backoff.ended(self, time.time(), pause=pause)
         return renewed
 
     async def _save(self, successor: Successor, lease_stack: AsyncExitStack) -> Outcome:
-        """Store what the provider returned. Where that fails, serve it unstored, and go on trying in the background."""
+        """Store what the provider returned. If that fails, serve it unstored, and go on trying in the background."""
         state, user_id, tokens = self._state, self._key.user_id, successor.record.tokens
         try:
             await self._put(successor.record, successor.before)

@@ -102,7 +102,7 @@ class RefresherState:
 
     def announce(self, event: TokenEvent) -> None:
         """Log `event` and tell the listeners. What a listener starts is no part of the flight that announces."""
-        with detached_context():
+        with detached_context():  # or a listener's task would count as part of the flight, and could not wait for it
             announce(event, self._listeners)
 
     def is_older_than_held(self, user_id: str, tokens: TokenSet, requirement: Requirement) -> bool:
@@ -113,10 +113,10 @@ class RefresherState:
         """Whether the `outcome` of a flight that another caller started answers a caller with `requirement` too."""
         tokens = outcome.tokens_for(requirement)
         if tokens is None:
-            return requirement.held is None  # the failure is shared, except with a caller who has more to offer
+            return requirement.held is None  # all share the failure, except a caller that holds a token set itself
         if outcome.error is None and not (outcome.renewed and not self.cache.is_rejected(user_id, tokens)):
             return self.judge(user_id, tokens, requirement).is_good
-        # A renewal can't give more than it gave, and a failed one less: only a caller who holds a newer set asks again.
+        # Another renewal would give no more, or fail again: only a caller that holds a newer set asks for one.
         return not self.is_older_than_held(user_id, tokens, requirement)
 
     def _spent(self, user_id: str) -> str | None:

@@ -52,6 +52,7 @@ class SweptUsers:
                 yield key
                 self._check_use()  # before the store is read on: a closed one would open again
         finally:
+            # Closed now, not when it is collected: it may hold a connection of the store.
             if isinstance(keys, AsyncGenerator):
                 await keys.aclose()
 
@@ -97,7 +98,7 @@ async def sweep(
 ) -> AsyncGenerator[SweepOutcome, None]:
     """Call `tend` on each of `keys`, at most `concurrency` at once; yield the outcomes as they come.
 
-    `tend` tells whether it renewed. Only what is under way is held in memory.
+    `tend` tells whether it renewed. Memory holds only the users under way.
     """
     pending: set[asyncio.Task[SweepOutcome]] = set()
     try:
@@ -112,11 +113,13 @@ async def sweep(
             for ended in done:
                 yield ended.result()
     finally:
-        for task in pending:  # who stops listening ends the sweep; a renewal under way is a flight and goes on
+        for (
+            task
+        ) in pending:  # a caller that stops iterating ends the sweep; a renewal under way is a flight and goes on
             task.cancel()
         if pending:
-            await asyncio.wait(pending)
-        await keys.aclose()
+            await asyncio.wait(pending)  # no task outlives the sweep and goes on to use a closed store
+        await keys.aclose()  # it may hold a connection of the store
 
 
 async def _outcome(key: TokenKey, tend: Callable[[TokenKey], Awaitable[bool]]) -> SweepOutcome:

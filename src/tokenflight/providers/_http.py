@@ -54,7 +54,7 @@ class ProviderClient:
         self._provider = provider
         self._given = http_client
         self._timeout = timeout
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks alive
         # A client's connections belong to one event loop; a provider may be shared by refreshers on several.
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, _OwnClient] = WeakKeyDictionary()
 
@@ -85,6 +85,7 @@ class ProviderClient:
     async def aclose(self) -> None:
         """Close the own client of the running event loop, once the requests under way have ended."""
         loop = asyncio.get_running_loop()
+        # Taken out first: a request that begins now opens a client of its own, and is not cut off.
         if (own := self._own.pop(loop, None)) is not None:
             # A task of its own, so that the connections are closed even if the caller is cancelled.
             task = loop.create_task(own.aclose(), name=f"tokenflight close {self._provider}")
@@ -107,7 +108,7 @@ class ProviderClient:
         own = self._own.get(loop)
         if own is None:
             own = self._own[loop] = _OwnClient()
-        with own:
+        with own:  # counts the request, so that aclose waits for its reply
             yield own.client
 
     async def _exchange_with_retries(
@@ -132,7 +133,7 @@ class ProviderClient:
             request.target,
             headers=headers,
             content=request.content if request.method == "POST" else None,
-            # Connecting gets a third, so that a provider that can't be reached is told apart from one that is slow.
+            # Connecting gets a third, so that an unreachable provider gives another error than a slow one.
             extensions={"timeout": httpx.Timeout(self._timeout, connect=third, pool=third).as_dict()},
         )
         if request.format == "query":

@@ -31,7 +31,7 @@ class Provider(Protocol):
 
 
 class PartialRenewal(Exception):  # noqa: N818 - named for what came of the renewal
-    """A reply that will not do has brought a new refresh token all the same.
+    """A reply that is no good otherwise has brought a new refresh token.
 
     A provider raises it from `renew`. The refresher stores `tokens`, which is the token set on record with the new
     refresh token in it, under the same guard as a renewal; then it raises `error` to its callers. Without that, the

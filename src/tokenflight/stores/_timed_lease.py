@@ -60,7 +60,7 @@ class TimedLease(Lease):
 
     def released(self) -> None:
         """Note that the lease is given back, and extend it no more."""
-        self._held_until = 0.0
+        self._held_until = 0.0  # before the request to the store: after it, another holder may have the lease
         if self._timer is not None:
             self._timer.cancel()
         if self._extending is not None:

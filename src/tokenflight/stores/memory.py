@@ -1,4 +1,4 @@
-"""A store in memory: for tests, for one process, and for callers who keep token sets themselves."""
+"""A store in memory: for tests, for one process, and for callers that keep token sets themselves."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ class MemoryTokenStore(TokenStore):
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
-        return self._records.get(key)
+        return self._records.get(key)  # without the guard: one look-up in a dict is one step
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""

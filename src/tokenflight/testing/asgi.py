@@ -31,7 +31,7 @@ class ConnectionDropped(httpx.RemoteProtocolError):
 
 @dataclass
 class Request:
-    """A request that arrived whole. `user_id` is the user it is for, or None where that is unknown."""
+    """A complete request. `user_id` is the user of the token in it, or None where unknown."""
 
     endpoint: Endpoint
     method: str
@@ -41,7 +41,7 @@ class Request:
 
     @cached_property
     def form(self) -> Mapping[str, str] | None:
-        """The parameters of the form that was posted; None if there is none or it has one twice (RFC 6749 §3.2)."""
+        """The parameters of the posted form; None if there is none, or if a parameter comes twice (RFC 6749 §3.2)."""
         content_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if self.method != "POST" or content_type != b"application/x-www-form-urlencoded":
             return None

@@ -1,4 +1,4 @@
-"""Faults and gates in the order in which a test set them, and which of them an operation meets."""
+"""The faults and gates that a test has set, in order, and the choice of those that strike an operation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ ThingT = TypeVar("ThingT")
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which operations a fault or a gate is for: all of one name, or those of one user.
+    """Selects the operations of a fault or a gate: all of one name, or those of one user.
 
-    The name is an endpoint of a provider or a method of a store. `after` is whether it strikes once the operation
-    has happened.
+    The name is an endpoint of a provider or a method of a store. `after` selects the moment once the operation has
+    happened, instead of the moment before.
     """
 
     name: str
@@ -24,13 +24,13 @@ class Selector:
     after: bool = False
 
     def matches(self, name: str, user_id: str | None, *, after: bool) -> bool:
-        """Whether the operation `name` for `user_id`, None where unknown, is one of them before or `after` it."""
+        """Whether this selects the operation `name` for `user_id` (None where unknown) before or `after` it happens."""
         return name == self.name and self.user_id in {None, user_id} and self.after == after
 
 
 @dataclass(eq=False, slots=True)
 class _Planned(Generic[ThingT]):
-    """A fault or a gate, and for how many operations it is still there: None means all."""
+    """A fault or a gate, and the number of operations that it will still strike: None means all."""
 
     thing: ThingT
     selector: Selector
@@ -53,7 +53,7 @@ class FaultPlan(Generic[FaultT]):
         self._faults.append(_Planned(fault, selector, times))
 
     def clear_faults(self) -> None:
-        """Forget all faults. The gates stay."""
+        """Drop all faults. The gates stay."""
         self._faults.clear()
 
     def add_gate(self, selector: Selector, *, times: int | None = None) -> Gate:
@@ -64,15 +64,15 @@ class FaultPlan(Generic[FaultT]):
         return gate
 
     def faults_of(self, name: str, user_id: str | None, *, after: bool = False) -> Iterator[FaultT]:
-        """Yield the faults that strike one operation. Each is used up only when its turn comes."""
+        """Yield the faults that strike one operation. A fault counts as used only when its turn comes."""
         for planned in tuple(self._faults):
-            # A fault that came before may have taken its time: since then this one may be cleared or used up.
+            # An earlier fault may have suspended this operation: since then this one may be cleared or used up.
             if planned in self._faults and planned.selector.matches(name, user_id, after=after):
                 _use_up(planned, self._faults)
                 yield planned.thing
 
     async def wait_at_gates(self, name: str, user_id: str | None, *, after: bool) -> None:
-        """Wait, as one operation, until all its gates are open."""
+        """Wait, on behalf of one operation, until all its gates are open."""
         self._gates = [placed for placed in self._gates if not placed.thing.is_open]
         for placed in tuple(self._gates):
             if placed in self._gates and placed.selector.matches(name, user_id, after=after):

@@ -1,7 +1,7 @@
-"""What can go wrong at a provider, as named values for `FakeProvider.fail`.
+"""The faults of a provider, as named values for `FakeProvider.fail`.
 
-With `Delay` the provider acts late, with `DropReply` it acts and the client does not learn of it. With all others it
-does not act: a refresh token that was sent is still good.
+With `Delay` the provider acts late. With `DropReply` it acts, and the client gets no reply. With all others it does not
+act: a refresh token that was sent is still good.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ PauseForm: TypeAlias = Literal[
     "RateLimit",
     "body",
 ]
-"""Where a 429 says for how long to wait.
+"""The place in a 429 that states how long to wait.
 
 ``"Retry-After"`` has seconds, ``"Retry-After date"`` the moment as an HTTP date (RFC 9110 §10.2.3).
 ``"X-Rate-Limit-Reset"`` has the moment in POSIX seconds, as at Okta; ``"X-RateLimit-Reset-After"`` and
@@ -57,9 +57,9 @@ class ServerError:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """A 429 that asks for a pause of `retry_after` seconds, or for none in particular.
+    """A 429 (RFC 6585 §4) that asks for a pause of `retry_after` seconds, or for none in particular.
 
-    `told_by` says where it does; see `PauseForm`. A string as `retry_after` is written as it is.
+    `told_by` is the place of the pause in the reply; see `PauseForm`. A string as `retry_after` is sent unchanged.
     """
 
     retry_after: float | str | None = None
@@ -68,7 +68,7 @@ class RateLimited:
 
 @dataclass(frozen=True, slots=True)
 class HTMLReply:
-    """A 200 with a web page, as from a captive portal or a gateway's login page."""
+    """A 200 with a web page, such as one from a captive portal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class GarbageReply:
 
 @dataclass(frozen=True, slots=True)
 class HugeReply:
-    """A token reply with nothing wrong but its size: `size_bytes` of padding. No API takes its access token."""
+    """A token reply that is sound but for its size: `size_bytes` of padding. No API accepts its access token."""
 
     size_bytes: int = HUGE_REPLY_BYTES
 
@@ -94,7 +94,7 @@ class WrongIssuer:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A 307 to the URL `to`: a client that follows it sends method and body again, and with them a refresh token."""
+    """A 307 to the URL `to`: a client that follows it sends the method and the body again, with the refresh token."""
 
     to: str
 
@@ -110,7 +110,7 @@ class OAuthError:
 
 @dataclass(frozen=True, slots=True)
 class VendorError:
-    """A JSON object that tells of an error in a vendor's own way, some of them with status 200.
+    """A JSON object that reports an error in a vendor's own way, at some vendors with status 200.
 
     `tokenflight.testing.dialects` has the ones that are in use.
     """
@@ -123,6 +123,6 @@ class VendorError:
 CannedFault: TypeAlias = (
     ServerError | RateLimited | HTMLReply | GarbageReply | HugeReply | Redirect | OAuthError | VendorError
 )
-"""The faults that are nothing but a reply."""
+"""The faults that consist of a reply alone."""
 
 Fault: TypeAlias = Delay | DropRequest | DropReply | WrongIssuer | CannedFault

@@ -1,4 +1,4 @@
-"""A store that fails, hangs and waits when a test tells it to."""
+"""A store that fails, hangs and waits on demand."""
 
 import asyncio
 from collections import Counter
@@ -14,14 +14,14 @@ from tokenflight.testing.gates import Gate
 from tokenflight.tokens import TokenKey
 
 StoreOperation: TypeAlias = Literal["load", "save", "replace", "delete", "lease", "release", "keys"]
-"""What `FaultyStore` can fail, hold, hang, delay and count: the methods of `TokenStore`, and the end of a lease."""
+"""The operations that `FaultyStore` can disturb and count: the methods of `TokenStore`, and the end of a lease."""
 
 
 class FaultyStore(TokenStore):
-    """A store around `inner` that fails, holds, hangs and delays its operations when a test tells it to.
+    """A store around `inner` that fails, holds, hangs and delays its operations on demand.
 
-    Without a fault it behaves as `inner` does. A test sets faults, lets the app run, and counts what reached the
-    store::
+    Without a fault it behaves as `inner` does. A test sets faults, lets the app run, and counts the calls that reached
+    the store::
 
         async def test_a_renewal_is_stored_once_the_store_is_back() -> None:
             store = FaultyStore(MemoryTokenStore())
@@ -31,14 +31,16 @@ class FaultyStore(TokenStore):
                 await refresher.refresh_token("alice")
             assert store.calls("replace") == 3
 
-    Every fault is set for one operation. With `user_id`, it strikes calls for that user alone. With `times`, it
-    strikes that many calls, and without, all until `recover`; a gate then holds all until it is opened. A fault
-    strikes before the operation happens, or with `after` once it has happened: a write that fails then is stored, and
-    its reply is lost. Of several faults, the one set first comes first. The next one follows once it is used up,
-    except that a delay and the next fault strike the same call.
+    A test sets each fault for one operation. With `user_id`, the fault strikes calls for that user alone. With `times`,
+    it strikes that many calls; without, all until `recover`, and a gate holds all until it is opened. A fault strikes
+    before the operation happens. With `after`, it strikes once the operation has happened: a write is stored, and its
+    reply is lost. Of several faults, the one set first comes first. The next one follows when the first is used up; a
+    delay and the next fault strike the same call.
 
     The operation ``"lease"`` is the wait for a lease, and ``"release"`` the end of one. The inner store gets its lease
-    back even if its end fails or is cancelled: no test has to wait until it expires.
+    back even if the release fails or is cancelled: no test has to wait until the lease expires.
+
+    The methods that set faults raise `ConfigurationError` for an unknown operation, and if `times` is less than 1.
     """
 
     def __init__(self, inner: TokenStore) -> None:
@@ -50,7 +52,7 @@ class FaultyStore(TokenStore):
         return f"<FaultyStore around {self._inner!r}>"
 
     def calls(self, operation: StoreOperation, *, user_id: str | None = None) -> int:
-        """Count the calls of `operation` that came, failed ones too: a user's, or all."""
+        """Return the number of calls of `operation`, failed ones too: those for `user_id`, or all."""
         _check(operation, user_id)
         return sum(
             count for (name, caller), count in self._calls.items() if name == operation and user_id in {None, caller}
@@ -65,7 +67,7 @@ class FaultyStore(TokenStore):
         user_id: str | None = None,
         after: bool = False,
     ) -> None:
-        """Let calls of `operation` fail with a new `error`, which is `StoreUnavailable` if not given."""
+        """Let calls of `operation` raise what `error` returns, by default `StoreUnavailable`."""
         if error is None:
             error = partial(StoreUnavailable, f"the test lets {operation} fail")
         self._add_fault(partial(_raise, error), operation, user_id, times=times, after=after)
@@ -161,7 +163,7 @@ class FaultyStore(TokenStore):
         await self._end("keys", None)
 
     async def aclose(self) -> None:
-        """Close the inner store, in whose place this one stands."""
+        """Close the inner store."""
         await self._inner.aclose()
 
     @asynccontextmanager
@@ -170,7 +172,7 @@ class FaultyStore(TokenStore):
             await self._begin("lease", key.user_id)
             lease = await release.enter_async_context(self._inner.lease(key, timeout=timeout))
             await self._end("lease", key.user_id)
-            # Registered only now: a lease that its caller never got has no end that could fail.
+            # Registered only now: a lease that the caller never got has no end that could fail.
             after_release.push_async_callback(self._end, "release", key.user_id)
             release.push_async_callback(self._begin, "release", key.user_id)
             yield lease

@@ -1,13 +1,13 @@
-"""Gates: a test acts while an operation is held, without sleeping."""
+"""Gates: a test holds an operation and acts in the meantime, without a sleep."""
 
 import asyncio
 from typing import Self
 
 
 class Gate:
-    """Holds the operations that come to it until a test opens it; made by `FakeProvider.hold` and `FaultyStore.hold`.
+    """Holds operations until a test opens it. `FakeProvider.hold` and `FaultyStore.hold` make gates.
 
-    As a context manager it opens at the end of the block, so that a failed assertion leaves no operation held.
+    As a context manager, it opens at the end of the block, so that a failed assertion leaves no operation held.
     """
 
     def __init__(self) -> None:
@@ -23,17 +23,17 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether operations pass."""
+        """Whether the gate is open and lets operations pass."""
         return self._opened.is_set()
 
     async def reached(self, n: int = 1) -> None:
-        """Wait until `n` operations have come to the gate since it was made."""
+        """Wait until `n` operations have arrived at the gate since it was made."""
         while self._arrived < n:
             self._arrival.clear()
             await self._arrival.wait()
 
     def open(self) -> None:
-        """Let all held operations go on, and hold no more."""
+        """Release all held operations, and hold no more."""
         self._opened.set()
 
     async def wait_until_open(self) -> None:

@@ -1,4 +1,4 @@
-"""The grants of a provider: rotation, reuse, revocation. State only: no I/O, no clock."""
+"""The grants of a provider: rotation, reuse, revocation. It is state alone, without I/O and without a clock."""
 
 import math
 import secrets
@@ -13,12 +13,12 @@ TOKEN_ENTROPY_BYTES: Final = 24
 LOGIN_SCOPE: Final = "openid offline_access"
 
 Rotation: TypeAlias = Literal["always", "never", "sometimes", "keeps_previous"]
-"""When a provider replaces a refresh token that is used, and whether that spends the old one; see `FakeProvider`."""
+"""When a provider replaces a used refresh token, and whether that spends the old one; see `FakeProvider`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokenRules:
-    """What a provider does with a refresh token that is used, and with a spent one. `grace` is in seconds."""
+    """How a provider treats a refresh token that is used, and a spent one. `grace` is in seconds."""
 
     rotation: Rotation = "always"
     grace: float = 0.0
@@ -30,7 +30,7 @@ class RefreshTokenRules:
         checked_seconds("grace", self.grace)
 
     def rotates(self, refreshes: int) -> bool:
-        """Whether the refresh of a grant that had so many `refreshes` before gives a new refresh token."""
+        """Whether a grant that was refreshed `refreshes` times before gets a new refresh token this time."""
         return self.rotation in {"always", "keeps_previous"} or (self.rotation == "sometimes" and refreshes % 2 == 1)
 
     def forgives(self, seconds: float) -> bool:
@@ -40,7 +40,7 @@ class RefreshTokenRules:
 
 @dataclass(eq=False, slots=True)
 class Grant:
-    """What one login gave the app: the refresh token accepted now, and each access token with its expiry.
+    """The result of one login: the refresh token accepted now, and each access token with its expiry.
 
     An expiry is in POSIX seconds. A grant of client credentials has no refresh token. `previous` is the refresh token
     that the current one replaced, at `rotated_at` in POSIX seconds. `refreshes` does not count the late ones.
@@ -56,9 +56,9 @@ class Grant:
 
 
 class Grants:
-    """All grants. Methods that take a user are about the latest grant of that user.
+    """All grants. Methods that take a user act on the latest grant of that user.
 
-    Every token ever issued stays known with its grant, so that a spent one is told from an unknown one.
+    Every token ever issued stays known with its grant, so that a spent token differs from an unknown one.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Grants:
     ) -> dict[str, Any] | None:
         """Return the token reply to `refresh_token`, or None if it is refused.
 
-        Where the provider rotates, the reply has the successor of `refresh_token`. The previous refresh token, where
-        `rules` forgive its use, brings the successor that exists already. Under strict rules, any other spent one
+        If the provider rotates, the reply has the successor of `refresh_token`. For a previous refresh token whose use
+        the `rules` forgive, the reply has the successor that exists already. Under strict rules, any other spent one
         revokes its grant (RFC 9700 §4.14.2).
         """
         grant = self._by_refresh_token.get(refresh_token)

@@ -15,10 +15,10 @@ BACKLOG: Final = 2048
 """How many connections may wait to be accepted."""
 
 KEEP_ALIVE_SECONDS: Final = 600
-"""Longer than a client keeps an idle connection, so that no request meets a connection just being closed."""
+"""Longer than a client keeps an idle connection, so that the server closes none while a request is on its way."""
 
 _TURNS_TO_ACCEPT: Final = 3
-"""After so many turns of the event loop, a connection accepted before is known to the server."""
+"""After so many turns of the event loop, the server knows each connection that was accepted before."""
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What the faults and gates of a fake provider do to a request."""
+"""The effect of faults and gates on the requests of a fake provider."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class ProviderFaults:
         self._plan.add_fault(fault, selector, times=times)
 
     def clear(self) -> None:
-        """Forget all faults. The gates stay."""
+        """Drop all faults. The gates stay."""
         self._plan.clear_faults()
 
     def hold(self, endpoint: Endpoint, user_id: str | None, *, after: bool) -> Gate:
@@ -39,9 +39,9 @@ class ProviderFaults:
         return self._plan.add_gate(_selector(endpoint, user_id, after=after))
 
     async def reply_to(self, request: Request, act: Callable[[Request], Reply]) -> Reply | None:
-        """Return the reply, or None where the connection is closed without one.
+        """Return the reply, or None if the connection closes without one.
 
-        `act` is what the provider does with a request that reaches it.
+        `act` handles a request that reaches the provider.
         """
         await self._plan.wait_at_gates(request.endpoint, request.user_id, after=False)
         reply = await self._act(request, act)

@@ -71,9 +71,9 @@ def challenge(error: str | None = None, description: str | None = None, *, statu
 
 
 def discovery_document(issuer: str, token_endpoint: str, *, is_public: bool) -> Reply:
-    """The members that OpenID Connect Discovery §3 requires; two of the URLs lead nowhere.
+    """The members that OpenID Connect Discovery §3 requires; no endpoint answers at two of the URLs.
 
-    `is_public` is whether the provider's one client has no secret.
+    `is_public` tells that the provider's one client has no secret.
     """
     base = issuer.rstrip("/")
     return json_reply(
@@ -99,7 +99,7 @@ def with_issuer(document: Reply, issuer: str) -> Reply:
 
 
 def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
-    """The reply that `fault` is."""
+    """The reply of `fault`."""
     match fault:
         case ServerError():
             answer = text_reply(fault.status, "Server error")
@@ -125,7 +125,7 @@ def canned_reply(fault: CannedFault, endpoint: Endpoint) -> Reply:
 
 
 def _rate_limited(fault: RateLimited) -> Reply:
-    """A 429. Where a moment is to be told, it is `fault.retry_after` seconds from now."""
+    """A 429. If it states a moment, that is `fault.retry_after` seconds from now."""
     text = "Too many requests"
     pause, told_by = fault.retry_after, fault.told_by
     if pause is None:

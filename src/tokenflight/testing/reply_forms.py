@@ -20,7 +20,7 @@ from tokenflight.errors import ConfigurationError
 from tokenflight.testing.replies import Reply, reply
 
 Expiry: TypeAlias = Literal["seconds", "text", "milliseconds", "expires_on", "expires_at"]
-"""How a reply tells the lifetime of the access token.
+"""The form in which a reply states the lifetime of the access token.
 
 ``"seconds"`` is the standard's ``expires_in``, and ``"text"`` the same in quotes. ``"milliseconds"`` has them in
 ``expires_in`` and the seconds in ``expires_in_sec``. ``"expires_on"`` has the moment in POSIX seconds, in quotes;
@@ -33,22 +33,21 @@ _Pairs: TypeAlias = list[tuple[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReplyForm:
-    """How a token endpoint writes a successful reply; by default as the standard says (RFC 6749 §5.1).
+    """The form of a token endpoint's successful reply; by default that of RFC 6749 §5.1.
 
-    `tokenflight.testing.dialects` has the forms that are in use. A form of one's own says only what is odd about it::
+    `tokenflight.testing.dialects` has the forms that vendors use. A form of your own states its oddities alone::
 
         FakeProvider(reply_form=ReplyForm(inside=("data",), names={"refresh_token": "refreshToken"}))
 
     `members` are written with the tokens, and in place of those with the same names. `names` gives a member another
-    name, or leaves it out where that is None. `after_tokens` follows each token. `expiry` is how the reply tells the
-    lifetime.
+    name, or leaves it out if that is None. `after_tokens` follows each token. `expiry` is the form of the lifetime.
 
     `inside` is the path to the object that holds the tokens, and `outer` are the members of the outermost object.
     `repeated` are members that stand a second time at the beginning, with these values, or with their own for ``...``.
-    The body ends after the last of the members named `cut_after`, where there is one.
+    The body ends after the last of the members named `cut_after`, if there is one.
 
-    `syntax` is how the members are written, `charset` is the Python codec for the text, and `compression` is applied
-    to the bytes and named in ``Content-Encoding``. `headers` come last and replace those with the same names.
+    `syntax` is the syntax of the members, `charset` the Python codec for the text, and `compression` the method for the
+    bytes, which ``Content-Encoding`` names. `headers` come last and replace those with the same names.
     """
 
     members: Mapping[str, object] = field(default_factory=dict)
@@ -143,7 +142,7 @@ def _xml_text(pairs: _Pairs, form: ReplyForm) -> str:
 
 
 def _raw_deflate(data: bytes) -> bytes:
-    """`data` without the header that the zlib format has (RFC 9110 §8.4.1.2)."""
+    """Compress `data` without the header of the zlib format (RFC 9110 §8.4.1.2)."""
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
 

@@ -135,7 +135,7 @@ def release_lock(descriptor: int) -> None:
     """Free a lock that `try_lock` took."""
     from filelock import unlock_descriptor  # noqa: PLC0415 - as in try_lock
 
-    _held_locks.discard(descriptor)
+    _held_locks.discard(descriptor)  # before the close: a later file may get the number, and a child would close that
     try:
         # Closing the file alone does not free the lock while a forked child has it open too.
         unlock_descriptor(descriptor)
@@ -193,7 +193,7 @@ def _sync_directory(directory: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as exc:
-        # Some file systems, as of containers' mounts, can't sync a directory. The rename has happened all the same:
+        # Some file systems, such as those of containers' mounts, can't sync a directory. The rename has happened:
         # an error here would say that the record is not saved, although it is.
         if exc.errno not in _CAN_NOT_SYNC:
             raise

@@ -154,7 +154,7 @@ class FileTokenStore(TokenStore):
     def _save(self, key: TokenKey, record: StoredTokens) -> None:
         files, data = self._files(key), self._codec.encode(key, record)
         self._make_directories(files.directory)
-        with self._locked(files):
+        with self._locked(files):  # or this write could come between the comparison and the write of a replacement
             _private_files.write_file(files.record, data)
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version | None) -> None:

@@ -155,7 +155,7 @@ class Session:
             self._waiting[name].discard(released)
             if not self._waiting[name]:
                 del self._waiting[name]
-            if not self._waiting:
+            if not self._waiting:  # the subscription occupies a connection
                 self._stop_listening()
 
     async def aclose(self) -> None:
@@ -172,7 +172,7 @@ class Session:
             self._timer.cancel()
             self._timer = None
         if self._owned:
-            await self._client.aclose()
+            await self._client.aclose()  # last: the tasks above use its connections
 
     async def _run(self, script: Script, name: str, *arguments: str | bytes | int) -> Any:
         try:

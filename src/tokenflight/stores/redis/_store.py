@@ -151,6 +151,7 @@ class RedisTokenStore(TokenStore):
         with self._guard:
             if (session := self._sessions.get(loop)) is not None:
                 return session
+            # Event loops that ended without aclose have left their sessions behind.
             for ended in [each for each in self._sessions if each.is_closed()]:
                 del self._sessions[ended]
             if isinstance(self._client, str):
@@ -171,7 +172,7 @@ class RedisTokenStore(TokenStore):
         """
         if self._eviction_checked:
             return
-        self._eviction_checked = True
+        self._eviction_checked = True  # before the await, so that concurrent calls do not ask and warn too
         policy = await self._session().eviction_policy()
         if policy is None or policy == "noeviction":
             return

@@ -147,7 +147,7 @@ class SQLTokenStore(TokenStore):
         try:
             yield lease
         finally:
-            lease.released()
+            lease.released()  # first, so that no extension is sent after the release
             # In a task, so that a second cancellation does not keep the lease from the others until it lapses.
             release = self._database.start(self._release(lease))
             await shielded_result(release, self._limits.cancellation_seconds)
