@@ -207,8 +207,8 @@ async def test_l2_memory_returns_to_the_base_line_after_a_hundred_thousand_one_t
             return TokenSet(f"access-{user_id}", expires_at=clock_now + 3600, issued_at=clock_now)
 
     class Forgetful(MemoryTokenStore):
-        async def save(self, key: TokenKey, record: StoredTokens) -> None:
-            await super().save(key, record)
+        async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
+            await super().replace(key, record, expected=expected)
             await self.delete(key)
 
     clock_now = 1_800_000_000.0

@@ -160,7 +160,12 @@ def _decode(key: TokenKey, data: bytes) -> StoredTokens:
         return StoredTokens(TokenSet.from_dict(record), Version(f"content-{digest}"))
     require_names(key, record)
     version, issuer, refused = record.get("version"), record.get("issuer"), record.get("refused", False)
-    if not isinstance(version, str) or not isinstance(issuer, str | None) or not isinstance(refused, bool):
+    if (
+        not isinstance(version, str)
+        or not version
+        or not isinstance(issuer, str | None)
+        or not isinstance(refused, bool)
+    ):
         raise StoreCorrupted("its version, issuer or refused member is missing or of the wrong type")
     access_tokens = _decode_access_tokens(record.get("access_tokens", []))
     return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused, access_tokens)
