@@ -140,16 +140,14 @@ class Renewal:
         return await self._renew()
 
     def _stand_in_during_pause(self) -> Outcome | None:
-        """During the pause after a failure, a cached token set that is still valid stands in without a read.
-
-        The store may be the part that failed.
-        """
+        """In a pause, a valid cached token set stands in without a read: the store may be the part that failed."""
         entry, requirement = self._entry, self._requirement
         if entry is None or requirement != NO_REQUIREMENT:
             return None
         if self._state.judge(self._key.user_id, self._tokens_in(entry.record)) is Freshness.EXPIRED:
             return None
-        obstacle = self._state.blocked_by(self._key)
+        if (obstacle := self._state.blocked_by(self._key)) is not None and entry.record.refused:
+            obstacle = failures.refused_before(self._key)  # a caller that joins has to learn that it takes a login
         return None if obstacle is None else Outcome(entry.record, obstacle)
 
     async def _read(self) -> Outcome | None:
