@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tokenflight.profiles.base import Profile, Revocation
+from tokenflight.profiles.base import ErrorRule, Profile, Revocation, Verdict
 
 _DAY: Final = 86_400.0
 _MONTH: Final = 30 * _DAY
@@ -69,6 +69,7 @@ KEYCLOAK: Final = Profile(
     revocation=Revocation(endpoint="https://{host}/realms/{realm}/protocol/openid-connect/revoke"),  # documented
     offline_scope="offline_access",  # documented
     rotation="sometimes",  # seen: a setting of the realm
+    error_rules=(ErrorRule(Verdict.PASSING, words="session doesn't have required client"),),  # seen: a race
 )
 
 APPLE: Final = Profile(

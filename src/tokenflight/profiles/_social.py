@@ -171,7 +171,8 @@ def _classify_withings(reply: ErrorReply) -> Verdict | None:
     """Withings answers 200 always; its own `status` is the verdict, and 503 there means wrong parameters."""
     if reply.members.get("status") in {522, 524, 601}:
         return Verdict.PASSING  # a time-out, and too many requests
-    if "refresh_token" in reply.words and "invalid" in reply.words:
+    words = reply.words.replace("_", " ")
+    if "refresh token" in words and "invalid" in words and "missing" not in words:
         return Verdict.REFUSED
     return Verdict.MISCONFIGURED if reply.members.get("status") == 503 else None  # noqa: PLR2004 - their number
 

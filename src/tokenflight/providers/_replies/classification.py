@@ -5,12 +5,13 @@ The first of these that applies decides:
 1. The vendor's own rules and function (`Profile.error_rules`, `Profile.classify`): they may overrule everything below.
 2. A status of a busy or failing server: such a server logs no user out, whatever words it adds.
 3. A redirect: the client never follows one with a refresh token in the request.
-4. Codes and sentences that mean the same at every vendor (`wording`).
-5. Signs of a limit, or of a guard in front of the server: ``Retry-After``, a used-up window, a web page with a 403.
+4. The flag ``is_transient``, then codes and sentences that mean the same at every vendor (`wording`).
+5. Signs of a limit, or of a guard in front of the server: ``Retry-After``, a used-up window, a page or code with a 403.
 6. Whatever remains. An error with a name is the deployment's fault; one without a name is unknown.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,7 +21,15 @@ from tokenflight.profiles import STANDARD, ErrorReply, Profile, Verdict
 from tokenflight.providers._replies.decoding import Body
 from tokenflight.providers._replies.pauses import is_used_up, retry_after_seconds
 from tokenflight.providers._replies.redaction import Redactor
-from tokenflight.providers._replies.wording import Wording, collect_wording, is_rate_limit, verdict_of
+from tokenflight.providers._replies.wording import (
+    Wording,
+    blames_request,
+    collect_wording,
+    has_rate_limit_code,
+    has_rate_limit_words,
+    is_transient,
+    verdict_of,
+)
 
 MAX_CLAIMS_LENGTH: Final = 4096
 
@@ -37,6 +46,8 @@ _PASSING_STATUSES: Final = frozenset({409, 423})
 """Another request is at the same grant."""
 _EMPTY_CODES: Final = frozenset({"error", "fail", "failed", "failure", "unauthorized", "forbidden", "bad_request"})
 _MAX_PLAIN_TEXT_LENGTH: Final = 300
+_GUARDS_WORDS: Final = re.compile(r"error code: \d{4}", re.ASCII)
+"""What a guard answers to a client that takes no web page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +94,20 @@ def classify_failure(
         words="\n".join(wording.sentences).lower(),
     )
     effective = _effective_status(status, members)
-    is_rate_limited = effective in _RATE_LIMITED_STATUSES or any(is_rate_limit(code) for code in wording.codes)
-    verdict = _verdict_by_vendor(reply, profile) or _verdict_by_status(effective) or verdict_of(wording)
+    is_rate_limited = effective in _RATE_LIMITED_STATUSES or has_rate_limit_code(wording)
+    verdict = _verdict_by_vendor(reply, profile) or _verdict_by_status(effective)
+    if verdict is None:
+        verdict = Verdict.PASSING if is_transient(members) else verdict_of(wording)
     # A header alone makes no failure of a success that reports none: such a reply may have spent the refresh token.
     is_error = not _OK <= effective < _REDIRECTION or says_error(members)
     asks_for_pause = _RETRY_AFTER in headers or (effective == _FORBIDDEN and is_used_up(headers))
     if verdict is None and is_error and asks_for_pause:
         verdict, is_rate_limited = Verdict.PASSING, True
     if verdict is None:
-        verdict = _verdict_by_default(effective, body, wording, members)
+        is_guard = effective == _FORBIDDEN and _is_guards(headers, body)
+        verdict = Verdict.PASSING if is_guard else _verdict_by_default(effective, wording, members)
+    if verdict is Verdict.PASSING and not is_busy(effective):
+        is_rate_limited = is_rate_limited or has_rate_limit_words(wording)
     texts = _Texts(members, wording, Redactor(secrets))
     retry_after = None
     if verdict in {Verdict.PASSING, Verdict.NOT_YET}:
@@ -170,12 +186,20 @@ def _verdict_by_status(status: int) -> Verdict | None:
     return Verdict.MISCONFIGURED if _REDIRECTION <= status < _CLIENT_ERROR else None
 
 
-def _verdict_by_default(status: int, body: Body, wording: Wording, members: Mapping[str, object]) -> Verdict:
-    if status in _PASSING_STATUSES or (status == _FORBIDDEN and body.is_page):
+def _is_guards(headers: Mapping[str, str], body: Body) -> bool:
+    """Whether a guard in front of the server wrote `body`: a web page, an empty one, or its own code as text."""
+    is_empty_page = "html" in headers.get("content-type", "").lower() and not body.text and body.value is None
+    return body.is_page or is_empty_page or _GUARDS_WORDS.fullmatch(body.text.strip().lower()) is not None
+
+
+def _verdict_by_default(status: int, wording: Wording, members: Mapping[str, object]) -> Verdict:
+    if status in _PASSING_STATUSES:
         return Verdict.PASSING
     if isinstance(members.get("error"), str) and members["error"]:
         return Verdict.MISCONFIGURED
     if any(not code.isdigit() and code.lower() not in _EMPTY_CODES for code in wording.codes):
+        return Verdict.MISCONFIGURED
+    if blames_request(wording):
         return Verdict.MISCONFIGURED
     is_vague = status in _UNSPECIFIC_STATUSES or _OK <= status < _REDIRECTION
     return Verdict.UNKNOWN if is_vague else Verdict.MISCONFIGURED

@@ -21,6 +21,7 @@ CODE_NAMES: Final = (
     "errorkey",
     "suberror",
     "errorsubtype",
+    "errors",
 )
 """Members whose values are codes, the most telling first."""
 SENTENCE_NAMES: Final = (
@@ -35,6 +36,7 @@ SENTENCE_NAMES: Final = (
     "description",
     "faultstring",
     "hint",
+    "errorhint",
     "title",
     "developermessage",
     "usermessage",
@@ -66,7 +68,18 @@ PASSING_CODES: Final = frozenset(
         "deadline exceeded",
         "resource exhausted",
         "quota exceeded",
+        "try again",
         "try again later",
+        "retry",
+        "retry later",
+        "server unavailable",
+        "server busy",
+        "busy",
+        "fatal",
+        "transient",
+        "temporary",
+        "temporary failure",
+        "maintenance",
         "concurrent request",
         "concurrent requests",
         "request in progress",
@@ -76,6 +89,7 @@ PASSING_CODES: Final = frozenset(
 REFUSED_CODES: Final = frozenset(
     {
         "invalid grant",
+        "bad grant",
         "expired grant",
         "revoked grant",
         "interaction required",
@@ -85,24 +99,42 @@ REFUSED_CODES: Final = frozenset(
         "mfa required",
         "reauth required",
         "reauthentication required",
+        "reauthorization required",
         "relogin required",
         "invalid rapt",
         "account inactive",
         "account disabled",
         "account deactivated",
+        "account deleted",
+        "account locked",
+        "account suspended",
         "inactive user",
         "user inactive",
         "user disabled",
         "user deactivated",
+        "user deleted",
         "user blocked",
         "user suspended",
         "user not found",
         "session not found",
+        "session terminated",
+        "session invalid",
         "invalid session",
     }
 )
 TOKEN_CODES: Final = frozenset(
-    {"invalid token", "bad token", "token invalid", "token not valid", "inactive token", "token inactive"}
+    {
+        "invalid token",
+        "bad token",
+        "token invalid",
+        "token not valid",
+        "inactive token",
+        "token inactive",
+        "token already used",
+        "token reused",
+        "token not found",
+        "unknown token",
+    }
 )
 """Of the refresh token, unless a sentence is about another one."""
 MISCONFIGURED_CODES: Final = frozenset(
@@ -121,7 +153,10 @@ MISCONFIGURED_CODES: Final = frozenset(
     }
 )
 
-RATE_LIMIT: Final = re.compile(r"\brate limit|\bratelimit|\btoo many requests\b|\brequest limit exceeded\b|\bthrottl")
+RATE_LIMIT: Final = re.compile(
+    r"\brate limit|\bratelimit|\btoo many requests\b|\brate exceeded\b|\bthrottl|^limit exceeded\b"
+    r"|\b(?:request|api|call|query|daily|hourly) limit (?:(?:has been|was|is) )?(?:exceeded|reached)\b"
+)
 ABOUT_CLIENT: Final = re.compile(
     r"^(?=.*\b(invalid|bad|incorrect|unknown|wrong|expired|deleted|disabled|suspended|missing|not)\b)"
     r"(?=.*\b(client|app|application|consumer)\b)(?!.*\brefresh token\b)"
@@ -129,6 +164,16 @@ ABOUT_CLIENT: Final = re.compile(
 CLIENT_SECRET: Final = re.compile(
     r"\bclient (id|secret|credentials?|authentication|assertion)\b|\bapp(lication)? (id|secret)\b"
 )
+CLIENT_AT_FAULT: Final = re.compile(
+    r"\b(?:invalid|unknown|disabled|inactive|suspended|deleted|unauthori[sz]ed) (?:oauth )?client\b(?! or\b)"
+    r"|\bclient (?:(?:is|was|has been) )?(?:invalid|unknown|disabled|inactive|suspended|deleted|not (?:found|active"
+    r"|allowed|enabled|permitted|authori[sz]ed))\b(?!.*\b(?:the|this|that) (?:refresh )?token\b)"
+)
+OTHER_PARAMETER: Final = re.compile(
+    r"\bredirect ur[il]\b|\b(?:invalid|unknown|unsupported) scopes?\b"
+    r"|\bscopes? (?:(?:is|are) )?(?:invalid|unknown|unsupported|not (?:allowed|supported))\b"
+)
+"""Of the request: a login with the same settings meets the same fault."""
 _DEAD: Final = (
     r"(?:invalid|expired|revoked|reused?|inactive|consumed|rotated|blacklisted|malformed|stale|rejected|unrecogni[sz]ed"
     r"|superseded|incorrect|nonexistent|deleted|replayed|invalidated|terminated)"
@@ -141,7 +186,7 @@ DEAD_REFRESH_TOKEN: Final = re.compile(
     r"|\brefresh token(?: (?!(?:not|never|t)\b)\w+){0,5}? "
     rf"(?:{_DEAD}|no longer|already used|been used|was used|used already|(?:doesn|don) t exist|isn t (?:valid|active)"
     r"|not (?:found|valid|active|recogni[sz]ed|exist|match|be found|be decrypted)|mismatch)\b"
-    r"|^refresh token used$"
+    r"|^refresh token used$|\bvalue passed for the token was invalid\b"
 )
 _GRANT: Final = r"(?:token|grant|authori[sz]ation|consent|session)"
 OVER: Final = re.compile(
@@ -150,11 +195,13 @@ OVER: Final = re.compile(
 )
 OTHER_TOKEN: Final = re.compile(
     r"\b(?:access|bearer|csrf|api|id|registration|code|assertion|client|certificate|key|secret|licen[cs]e|app"
-    r"|application|subscription|trial|header)\b"
+    r"|application|subscription|trial|header|security|developer|partner|software|cookie)\b"
 )
 AT_FAULT_IS_THE_REQUEST: Final = re.compile(
     r"\b(?:missing|unsupported|grant type|blank|empty|too many|rate limit)\b"
-    r"|\brefresh token (?:request|flow|policy|support|endpoint|scope)\b"
+    r"|\brefresh token (?:request|flow|policy|support|endpoint|scope|rotation is)\b"
+    r"|\brefresh token grant (?:is |was )?(?:rejected|invalid|incorrect)\b"
+    r"|\binvalid (?:format|type|length|encoding)\b|\brefresh token s (?:client|app|application)\b"
     r"|\b(?:is|are|token|parameters?|field|value) required\b|\brequired (?:parameter|field|argument)\b"
     r"|\bmust (?:be|have|contain|include|provide|specify|not)\b"
     r"|\bnot (?:supported|allowed|enabled|permitted|issued|provided|authori[sz]ed|present|specified)\b"
@@ -164,22 +211,38 @@ GRANT_TYPE: Final = re.compile(
     r"\bgrant type\b.*\b(?:not|unsupported|invalid|disabled)\b|\b(?:unsupported|invalid|unknown) grant type\b"
 )
 MISSING_PARAMETER: Final = re.compile(
-    r"\bmissing\b.*\b(?:parameter|field)\b|\b(?:parameter|field)\b.*\b(?:missing|required)\b|\btoken is required\b"
+    r"\bmissing\b.*\b(?:parameter|field)s?\b|\b(?:parameter|field)s?\b.*\b(?:missing|required)\b"
+    r"|\btoken is required\b|\bmissing (?:the |a )?refresh token\b"
 )
 LOGIN_AGAIN: Final = re.compile(
-    r"\b(?:log in|login|sign in|authenticate|authori[sz]e) again\b|\bre ?(?:authenticat|authori[sz]|login\b)"
+    r"\b(?:log in|login|sign in|authenticate|authori[sz]e) again\b"
+    r"|\bre ?(?:authenticat|authori[sz]|login\b)(?!.*\b(?:client|developer)\b)"
 )
 DEAD_USER: Final = re.compile(
     r"\buser (account )?(is |was |has been )?(inactive|deactivated|disabled|blocked|suspended|deleted|not found)\b"
     r"|\b(inactive|deactivated|disabled|blocked|suspended|deleted) user\b"
+    r"|\buser (has |have )?(revoked|withdrawn) (the |their )?(access|consent|authori[sz]ation|permission)\b"
 )
 NOT_YET: Final = re.compile(
     r"(?<!refresh )\btoken (?:(?:is |has )?(?:still valid|not (?:yet )?expired)|(?:hasn|isn) t (?:yet )?expired)"
-    r"|\btoo (?:early|soon)\b"
+    r"|\btoo (?:early|soon)\b|\bmust be at least \d+ \w+ old\b"
 )
 PASSING: Final = re.compile(
-    r"\brate limit|\btoo many (requests|attempts)\b|\brate exceeded\b|\bthrottl|\bquota exceeded\b"
+    rf"{RATE_LIMIT.pattern}|\btoo many (concurrent requests|attempts)\b|\bquota exceeded\b"
     r"|\btry again (later|after|in)\b|\bretry (your request|later|after)\b|\btemporarily unavailable\b"
     r"|\b(already|still|currently) being processed\b|\bservice (is )?unavailable\b|\binternal (server )?error\b"
     r"|\btimed out\b|\bconcurrent (refresh|request|token)\b|\bin progress\b|\bunder maintenance\b"
+    r"|\b(transient|temporary|database) (error|failure|problem|issue)\b|\boverloaded\b"
+    r"|\b(server|service|system) (is )?(currently |too )?busy\b|\bsession doesn t have required client\b"
 )
+HINT_OF_PASSING: Final = re.compile(r"\btry again\b|\bplease retry\b|\btemporary\b|\btransient\b")
+"""Of a server in trouble, unless the words ask for a login or name what is dead: then the user should try again."""
+ABOUT_USER: Final = re.compile(
+    r"\b(?:log|sign) ?in\b|\b(?:re)?(?:authenticat|authori[sz])|\b(?:password|credentials?)\b"
+    r"|\b(?:expired|revoked|deleted|disabled|inactive|deactivated|blocked|locked|suspended)\b"
+)
+"""A fault that a login mends, or an end that no second try undoes."""
+TIMED_OUT: Final = re.compile(
+    r"^(?!.*\brequest\b).*\b(?:session|login|refresh token) (?:(?:has|is|was|been) ){0,2}timed out\b"
+)
+"""A grant that ended, and no server that failed to answer."""

@@ -17,17 +17,21 @@ from tokenflight.profiles import Verdict
 from tokenflight.providers._replies.decoding import folded
 from tokenflight.providers._replies.vocabulary import (
     ABOUT_CLIENT,
+    ABOUT_USER,
     AT_FAULT_IS_THE_REQUEST,
+    CLIENT_AT_FAULT,
     CLIENT_SECRET,
     CODE_NAMES,
     DEAD_REFRESH_TOKEN,
     DEAD_USER,
     GRANT_TYPE,
+    HINT_OF_PASSING,
     LIST_NAMES,
     LOGIN_AGAIN,
     MISCONFIGURED_CODES,
     MISSING_PARAMETER,
     NOT_YET,
+    OTHER_PARAMETER,
     OTHER_TOKEN,
     OVER,
     PASSING,
@@ -35,6 +39,7 @@ from tokenflight.providers._replies.vocabulary import (
     RATE_LIMIT,
     REFUSED_CODES,
     SENTENCE_NAMES,
+    TIMED_OUT,
     TOKEN_CODES,
 )
 
@@ -88,16 +93,35 @@ def collect_wording(members: Mapping[str, object]) -> Wording:
 
 def verdict_of(wording: Wording) -> Verdict | None:
     """What `wording` means wherever it comes from; None where that is in doubt."""
-    clauses = [words_of(clause) for sentence in wording.sentences for clause in _CLAUSE_END.split(sentence)]
+    clauses = _clauses_of(wording)
     for code in wording.codes:
         if (verdict := _verdict_of_code(words_of(code), clauses)) is not None:
             return verdict
     return _verdict_of_clauses(clauses)
 
 
-def is_rate_limit(code: str) -> bool:
+def is_transient(members: Mapping[str, object]) -> bool:
+    """Whether a flag in an error object says that the trouble will pass."""
+    return any(name == "istransient" and value is True for _, name, value in _walk(members))
+
+
+def has_rate_limit_code(wording: Wording) -> bool:
     """Whether a code says that the client asks too often."""
-    return bool(RATE_LIMIT.search(words_of(code)))
+    return any(RATE_LIMIT.search(words_of(code)) for code in wording.codes)
+
+
+def has_rate_limit_words(wording: Wording) -> bool:
+    """Whether a sentence says that the client asks too often."""
+    return any(RATE_LIMIT.search(clause) for clause in _clauses_of(wording))
+
+
+def blames_request(wording: Wording) -> bool:
+    """Whether a sentence names the client or a parameter as the fault."""
+    return any(_lacks_basics(clause) or _names_other_fault(clause) for clause in _clauses_of(wording))
+
+
+def _clauses_of(wording: Wording) -> list[str]:
+    return [words_of(clause) for sentence in wording.sentences for clause in _CLAUSE_END.split(sentence)]
 
 
 def _verdict_of_code(code: str, clauses: list[str]) -> Verdict | None:
@@ -105,9 +129,11 @@ def _verdict_of_code(code: str, clauses: list[str]) -> Verdict | None:
         code = code.removesuffix(suffix)
     if code in MISCONFIGURED_CODES or ABOUT_CLIENT.search(code):
         return Verdict.MISCONFIGURED
+    if NOT_YET.search(code):
+        return Verdict.NOT_YET
     if code in PASSING_CODES or RATE_LIMIT.search(code):
         return Verdict.PASSING
-    if code in REFUSED_CODES or _is_dead(code):
+    if code in REFUSED_CODES or (_is_dead(code) and not any(map(_is_of_other_token, clauses))):
         return _correction(clauses) or Verdict.REFUSED
     if code in TOKEN_CODES and not any(OTHER_TOKEN.search(clause) for clause in clauses):
         return Verdict.REFUSED
@@ -119,12 +145,30 @@ def _correction(clauses: list[str]) -> Verdict | None:
     for clause in clauses:
         if NOT_YET.search(clause):
             return Verdict.NOT_YET
-        if PASSING.search(clause):
+        if PASSING.search(clause) and not TIMED_OUT.search(clause):
             return Verdict.PASSING
-        is_about_client = CLIENT_SECRET.search(clause) and "token" not in clause.split()
-        if is_about_client or GRANT_TYPE.search(clause) or MISSING_PARAMETER.search(clause):
+        if _lacks_basics(clause):
             return Verdict.MISCONFIGURED
-    return None
+    if any(map(_is_dead, clauses)):
+        return None
+    if any(map(_names_other_fault, clauses)):
+        return Verdict.MISCONFIGURED
+    is_hint = any(map(HINT_OF_PASSING.search, clauses)) and not any(map(ABOUT_USER.search, clauses))
+    return Verdict.PASSING if is_hint else None
+
+
+def _lacks_basics(clause: str) -> bool:
+    """Whether a clause misses a parameter, the right grant type, or the client's authentication."""
+    if CLIENT_SECRET.search(clause) and "token" not in clause.split():
+        return True
+    return bool(GRANT_TYPE.search(clause) or MISSING_PARAMETER.search(clause))
+
+
+def _names_other_fault(clause: str) -> bool:
+    """Whether a clause finds fault with the client or a parameter alone: RFC 6749 §5.2 lists all causes at once."""
+    if DEAD_REFRESH_TOKEN.search(clause) or OVER.search(clause):
+        return False
+    return bool(CLIENT_AT_FAULT.search(clause) or OTHER_PARAMETER.search(clause))
 
 
 def _verdict_of_clauses(clauses: list[str]) -> Verdict | None:
@@ -133,6 +177,8 @@ def _verdict_of_clauses(clauses: list[str]) -> Verdict | None:
     if any(CLIENT_SECRET.search(clause) for clause in clauses):
         return Verdict.MISCONFIGURED
     for clause in clauses:
+        if clause in REFUSED_CODES:
+            return _correction(clauses) or Verdict.REFUSED
         if _is_dead(clause) or DEAD_USER.search(clause) or LOGIN_AGAIN.search(clause):
             return Verdict.REFUSED
         if PASSING.search(clause):
@@ -147,6 +193,11 @@ def _is_dead(text: str) -> bool:
     if DEAD_REFRESH_TOKEN.search(text):
         return True
     return bool(OVER.search(text)) and not OTHER_TOKEN.search(text)
+
+
+def _is_of_other_token(clause: str) -> bool:
+    """Whether a clause says that a token is over which is not the refresh token."""
+    return bool(OVER.search(clause) and OTHER_TOKEN.search(clause)) and not DEAD_REFRESH_TOKEN.search(clause)
 
 
 def _in_order(found: list[tuple[int, int, str]]) -> tuple[str, ...]:
