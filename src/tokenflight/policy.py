@@ -93,9 +93,17 @@ def judge(
     """
     if fresh_from(tokens) <= now <= _due_at(tokens, policy, min_validity):
         return Freshness.FRESH if now <= fresh_until(tokens, policy, jitter=jitter) else Freshness.AGING
-    if not tokens.access_token or (tokens.expires_at is not None and tokens.expires_at - now <= LEAST_LIFE_SECONDS):
-        return Freshness.EXPIRED
-    return Freshness.DUE  # also after an expiry that is only assumed: the token may well live on
+    return Freshness.DUE if now < valid_until(tokens) else Freshness.EXPIRED
+
+
+def valid_until(tokens: TokenSet) -> float:
+    """Until when `tokens` is really valid, in POSIX seconds, with time enough to reach an API; infinity if unknown.
+
+    An expiry that a policy only assumes does not count: the token may well live on.
+    """
+    if not tokens.access_token:
+        return -math.inf
+    return math.inf if tokens.expires_at is None else tokens.expires_at - LEAST_LIFE_SECONDS
 
 
 def expiry_of(tokens: TokenSet, policy: RefreshPolicy) -> float:

@@ -10,7 +10,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from typing import Final, Self
 
@@ -25,7 +25,7 @@ from tokenflight._core.sweep import SweepOutcome, SweptUsers, sweep
 from tokenflight._singleflight import Flight
 from tokenflight.errors import ConfigurationError
 from tokenflight.events import OnEvent, checked_listeners
-from tokenflight.policy import Freshness, RefreshPolicy
+from tokenflight.policy import Freshness, RefreshPolicy, valid_until
 from tokenflight.providers.base import AccessTokenHeader, Provider, as_base_provider
 from tokenflight.stores import TokenStore, default_store
 from tokenflight.tokens import TokenKey, TokenResult, TokenSet
@@ -239,10 +239,14 @@ class TokenRefresher:
             is_joined = flight is not None
             if flight is None:
                 flight = self._start_renewal(user_id, remaining)
-            outcome = await self._wait_for(flight, user_id, remaining)
-            if isinstance(outcome, TokenSet):
-                return outcome
-            if remaining == NO_REQUIREMENT:
+            entry = self._entries.get(user_id)
+            if remaining is NO_REQUIREMENT and entry is not None and _now() >= valid_until(entry.tokens):
+                outcome = await flight.result()  # nothing can stand in: a thousand waiters are spared a timer each
+            elif isinstance(waited := await self._state.wait_for(flight, user_id, remaining), TokenSet):
+                return waited
+            else:
+                outcome = waited
+            if remaining is NO_REQUIREMENT:
                 # Take the published entry if it is fresh: a thousand waiters then skip the full check.
                 entry = self._entries.get(user_id)
                 if entry is not None and entry.is_fresh(_now()):
@@ -251,23 +255,6 @@ class TokenRefresher:
             if unanswered is None:
                 return self._deliver(user_id, outcome, remaining)
             remaining = unanswered
-
-    async def _wait_for(self, flight: Flight[Outcome], user_id: str, requirement: Requirement) -> Outcome | TokenSet:
-        """The outcome of `flight`; or, when the policy's patience is over, a token set that is still really valid."""
-        patience = self._state.policy.patience
-        if patience is None or requirement.min_validity:
-            return await flight.result()
-        entry = self._entries.get(user_id)
-        if entry is not None and self._state.stand_in(user_id, entry.record, requirement) is None:
-            return await flight.result()  # no time limit is needed, and a thousand waiters are spared a timer each
-        # Counted from the flight's start: while it hangs, only its first callers wait at all.
-        left = flight.started + patience - asyncio.get_running_loop().time()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(left):
-                return await flight.result()
-        entry = self._entries.get(user_id)  # the flight has read the store by now, unless that hangs
-        tokens = self._state.stand_in(user_id, None if entry is None else entry.record, requirement)
-        return await flight.result() if tokens is None else tokens
 
     def _deliver(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet:
         """Return the token set of `outcome`, or one that stands in for it; otherwise raise its error."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 from tokenflight._core import failures
 from tokenflight._core.backoff import Backoff
@@ -57,6 +58,20 @@ class RefresherState:
             return Freshness.EXPIRED
         now = time.time() + later
         return judge(tokens, self.policy, now, jitter=user_jitter(user_id), min_validity=requirement.min_validity)
+
+    async def wait_for(self, flight: Flight[Outcome], user_id: str, requirement: Requirement) -> Outcome | TokenSet:
+        """The outcome of `flight`; or, when the policy's patience is over, a token set that is still really valid."""
+        patience = self.policy.patience
+        if patience is None or requirement.min_validity:
+            return await flight.result()
+        # Counted from the flight's start: while it hangs, only its first callers wait at all.
+        left = flight.started + patience - asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                return await flight.result()
+        entry = self.cache.entries.get(user_id)  # the flight has read the store by now, unless that hangs
+        tokens = self.stand_in(user_id, None if entry is None else entry.record, requirement)
+        return await flight.result() if tokens is None else tokens
 
     def unanswered(
         self, requirement: Requirement, flight: Flight[Outcome], outcome: Outcome, *, is_joined: bool
