@@ -33,6 +33,8 @@ NOT_ABOUT_THE_TOKEN = {
     "insufficient_scope in capitals": ['Bearer error="Insufficient_Scope", scope="admin"'],
     "insufficient_scope under a vendor's scheme": ['OAuth error="insufficient_scope"'],
     "step-up authentication (RFC 9470)": ['Bearer error="insufficient_user_authentication", acr_values="high"'],
+    "a DPoP proof that is no good (RFC 9449)": ['DPoP error="invalid_dpop_proof"'],
+    "claims that a login has to bring (Entra)": ['Bearer error="insufficient_claims", claims="e30="'],
     "a DPoP proof without the nonce (RFC 9449)": ['DPoP error="use_dpop_nonce"'],
     "Bearer in the realm of a gateway": ['Basic realm="Bearer"'],
 }

@@ -26,8 +26,10 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _SCHEMES_WITHOUT_TOKENS: Final = frozenset({"basic", "digest", "ntlm", "negotiate"})
 _ERRORS_OF_THE_REQUEST: Final = frozenset(
     {
+        "insufficient_claims",  # Microsoft Entra: it takes a login with these claims
         "insufficient_scope",
         "insufficient_user_authentication",  # RFC 9470: it takes a login
+        "invalid_dpop_proof",
         "invalid_request",
         "use_dpop_nonce",  # RFC 9449 §9: the same token does with another proof
     }

@@ -121,10 +121,13 @@ def decompress(body: bytes, content_encoding: str, *, max_bytes: int) -> tuple[b
         return b"", "is compressed too many times"
     for coding in reversed(codings):
         inflate = _INFLATERS.get(coding.removeprefix("x-"))
+        is_form = _FORM.match(body[:_CHUNK_BYTES].decode("latin-1")) is not None
+        if inflate is None and is_form:
+            continue  # a header that names no compression, such as ``UTF-8``
         if inflate is None:
             return b"", "is compressed in an unknown way"
         inflated, flaw = inflate(body, max_bytes)
-        if flaw is not None and not inflated and _FORM.match(body[:_CHUNK_BYTES].decode("latin-1")):
+        if flaw is not None and not inflated and is_form:
             continue
         body = inflated
         if flaw is not None:

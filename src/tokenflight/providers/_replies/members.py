@@ -17,6 +17,8 @@ _EARLIEST_MOMENT: Final = 1e9
 """A larger number of seconds is a moment (after September 2001) and no duration."""
 _EARLIEST_MOMENT_IN_MILLISECONDS: Final = 1e11
 _MAX_TIME_LENGTH: Final = 64
+_SAME_EXPIRY_SHARE: Final = 0.1
+"""How far apart, as a share, a moment and a lifetime may be that tell of the same expiry."""
 
 _ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - the name of a member
 _REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a member
@@ -92,12 +94,25 @@ class StandardMembers:
         return next(iter(self.found.get(name, ())), None)
 
     def _expiry(self, lifetime_name: str, moment_name: str, now: float) -> dict[str, object]:
-        for value in (*self.found.get(lifetime_name, ()), *self.found.get(moment_name, ())):
-            time = _time(value)
-            if time is None or time.seconds - (now if time.is_moment else 0) > MAX_LIFETIME_SECONDS:
-                continue
-            return {moment_name if time.is_moment else lifetime_name: time.seconds}
-        return {}
+        values = (*self.found.get(lifetime_name, ()), *self.found.get(moment_name, ()))
+        times = [
+            time
+            for value in values
+            if (time := _time(value)) is not None
+            and time.seconds - (now if time.is_moment else 0) <= MAX_LIFETIME_SECONDS
+        ]
+        if not times:
+            return {}
+        first = times[0]
+        if not first.is_moment and any(_is_thousandth(each, first.seconds, now) for each in times if each.is_moment):
+            return {lifetime_name: first.seconds / 1000}
+        return {moment_name if first.is_moment else lifetime_name: first.seconds}
+
+
+def _is_thousandth(moment: "_Time", lifetime: float, now: float) -> bool:
+    """Whether `moment` shows that `lifetime` is in milliseconds."""
+    left = moment.seconds - now
+    return abs(left - lifetime / 1000) <= left * _SAME_EXPIRY_SHARE
 
 
 def standard_members(holder: Mapping[str, object], *, is_form: bool = False) -> StandardMembers:
