@@ -7,6 +7,7 @@ whole process.
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -84,11 +85,15 @@ def not_writable(directory: Path) -> Iterator[None]:
 def file_size_limit(_: Path) -> Iterator[None]:
     """To a process, this looks like a full disk, and it needs no privilege."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    wrote_bytecode = not sys.dont_write_bytecode
+    # CPython does not notice a short write of byte code: what is first imported here would be broken for every process.
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = not wrote_bytecode
 
 
 @contextmanager

@@ -48,6 +48,7 @@ async def count_up(store: FileTokenStore) -> None:
 
 async def write_with_limit(store: FileTokenStore) -> None:
     """Write more than the system lets this process write to a file, as when the disk is full."""
+    sys.dont_write_bytecode = True  # A short write would break the byte code for every process.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
     record = await store.load(KEY)
     assert record is not None
