@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kit.strategies import json_values
-from tokenflight._token_times import MAX_LIFETIME_SECONDS, lifetime, moment
+from tokenflight._token_times import MAX_LIFETIME_SECONDS, duration, lifetime, moment
 from tokenflight.tokens import TokenSet
 
 NOW = 1_800_000_000
@@ -141,12 +141,12 @@ def test_v5_a_moment_in_fractions_of_a_second_is_read_in_its_unit(seconds: int, 
 @example("9999-12-31T23:59:59.9999999Z")
 @example("0001-01-01T00:00:00-23:59")
 def test_v5_no_value_breaks_the_reader(value: Any) -> None:
-    for seconds in (moment(value), lifetime(value, issued_at=NOW)):
+    for seconds in (moment(value), lifetime(value, issued_at=NOW), duration(value)):
         assert seconds is None or math.isfinite(seconds)
 
 
 @pytest.mark.parametrize(
-    "start", ["", "2027-01-15T09:00:00.", "Fri, ", "Fri Jan 15 2027 10:00:00 GMT+0100 (", "/Date("]
+    "start", ["", "1m", "2027-01-15T09:00:00.", "Fri, ", "Fri Jan 15 2027 10:00:00 GMT+0100 (", "/Date("]
 )
 @pytest.mark.parametrize("repeated", [" ", "1", "a ", "(", ") (", "+01", "1:", "\ud800"])
 def test_v5_a_hostile_text_takes_no_time(start: str, repeated: str) -> None:
@@ -154,6 +154,7 @@ def test_v5_a_hostile_text_takes_no_time(start: str, repeated: str) -> None:
     for length in (20, 40, 60, 1_000_000):
         moment(start + repeated * length)
         lifetime(start + repeated * length, issued_at=NOW)
+        duration(start + repeated * length)
     assert time.process_time() - began < 0.5
 
 

@@ -24,6 +24,9 @@ within the limit makes a token look younger by as much. Renewals come five minut
 shorter lifetime, so this matters for tokens of less than four minutes alone, and there an API's 401 mends it.
 """
 
+EARLIEST_MOMENT: Final = 1e9
+"""A larger number of seconds is a moment (after September 2001) and no duration."""
+
 _MAX_TEXT_CHARACTERS: Final = 128
 """The longest date that JavaScript writes, with the name of its time zone, has about 70."""
 
@@ -32,6 +35,14 @@ _UNITS: Final = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
 
 _UNSET_BEFORE: Final = -62_000_000_000
 """The year 5. Go, .NET and Java write a moment of the year 1 where none is set."""
+
+_PART: Final = re.compile(r"(\d++(?:\.\d++)?)\s*+([a-z]*+)\s*+", re.ASCII)
+_SECONDS_IN: Final = {
+    **dict.fromkeys(("ms", "millisecond", "milliseconds"), 0.001),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+}
 
 _SECONDS_PER_YEAR: Final = 365 * 86_400
 _MAX_WHOLE_YEARS: Final = 100
@@ -66,6 +77,28 @@ def moment(value: object) -> float | None:
     if isinstance(value, str) and len(value) <= _MAX_TEXT_CHARACTERS:
         return _if_set(_date(value.strip()))
     return None
+
+
+def duration(value: object) -> float | None:
+    """Seconds from a number, or from a text with digits or with parts that name their units: ``90``, ``1m30s``.
+
+    Something less than zero, an exponent or an unknown unit is no duration.
+    """
+    if not isinstance(value, str):
+        bare = number(value)
+        return bare if bare is not None and bare >= 0 else None
+    text = value.strip().lower() if len(value) <= _MAX_TEXT_CHARACTERS else ""
+    parts = _PART.findall(text)
+    if not parts or _PART.sub("", text):
+        return None
+    if len(parts) == 1 and not parts[0][1]:
+        return number(text)
+    seconds = 0.0
+    for amount, unit in parts:
+        if unit not in _SECONDS_IN:
+            return None
+        seconds += float(amount) * _SECONDS_IN[unit]
+    return seconds
 
 
 def lifetime(value: object, *, issued_at: float) -> float | None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from kit.reply_cases import NOW
-from tokenflight.providers._replies.members import MAX_LIFETIME_SECONDS, standard_members
+from tokenflight._token_times import MAX_LIFETIME_SECONDS
+from tokenflight.providers._replies.members import standard_members
 from tokenflight.tokens import TokenSet
 
 LATER = datetime.fromtimestamp(NOW + 3600, UTC)
@@ -53,6 +54,13 @@ def lifetime_of(members: dict[str, Any]) -> float | None:
         {"expires_in": "soon", "expires_at": NOW + 3600},
         {"expires_in": 0, "expires_on": NOW + 3600},
         {"expires_in": 10**300, "expires_at": NOW + 3600},
+        {"expires_in": "3600s"},
+        {"expires_in": "60 minutes"},
+        {"expires_in": "1h0m0s"},
+        {"expires_at": f"/Date({int(NOW + 3600) * 1000})/"},
+        {"expires_at": LATER.strftime("%A, %d-%b-%y %H:%M:%S GMT")},
+        {"expires_at": int(NOW + 3600) * 1_000_000},
+        {"expires_at": int(NOW + 3600) * 1_000_000_000},
     ],
 )
 def test_v5_a_lifetime_is_read_in_each_form(members: dict[str, Any]) -> None:
@@ -63,7 +71,16 @@ def test_v5_a_lifetime_is_read_in_each_form(members: dict[str, Any]) -> None:
     "value",
     [
         *(None, True, "soon", "", -1, 0, "-3600", float("nan"), float("inf"), 1e300, 10**400, [], {}, "NaN"),
-        *(MAX_LIFETIME_SECONDS + 1, "9" * 5000, "2027-13-01", "Fri, 99 Jan 2027 08:00:00 GMT"),
+        *(
+            "s",
+            "3600 x",
+            "-3600s",
+            "0001-01-01T00:00:00Z",
+            MAX_LIFETIME_SECONDS + 1,
+            "9" * 5000,
+            "2027-13-01",
+            "Fri, 99 Jan 2027 08:00:00 GMT",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["expires_in", "expires_at", "expires_on", "expires"])

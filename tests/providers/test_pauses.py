@@ -40,6 +40,9 @@ def iso_date(seconds: float) -> str:
         ("30 seconds", 30),
         ("500ms", 0.5),
         ("2min", 120),
+        ("1m30s", 90),
+        ("6m0s", 360),
+        ("0h1m0.5s", 60.5),
         ("3601", MAX_RETRY_AFTER_SECONDS),
         ("9" * 30, MAX_RETRY_AFTER_SECONDS),
         (str(int(NOW) + 45), 45),
@@ -49,6 +52,7 @@ def iso_date(seconds: float) -> str:
         (http_date(90).removesuffix(" GMT"), 90),
         (http_date(-90), 0),
         (http_date(9 * 86_400), MAX_RETRY_AFTER_SECONDS),
+        (datetime.fromtimestamp(NOW + 90, UTC).strftime("%A, %d-%b-%y %H:%M:%S GMT"), 90),
         (iso_date(60), 60),
         (iso_date(60).replace("+00:00", "Z"), 60),
         (iso_date(60).removesuffix("+00:00"), 60),
@@ -61,7 +65,23 @@ def test_v6_t5_retry_after_is_read_in_each_of_its_forms(value: str, seconds: flo
 
 @pytest.mark.parametrize(
     "value",
-    ["", "soon", "-1", "1e3", "0x10", "²", "NaN", "inf", "Fri, 99 Jan 2027 08:00:00 GMT", "120, 120", "1 2", "(", ","],
+    [
+        "",
+        "soon",
+        "-1",
+        "1e3",
+        "0x10",
+        "²",
+        "NaN",
+        "inf",
+        "Fri, 99 Jan 2027 08:00:00 GMT",
+        "120, 120",
+        "1 2",
+        "(",
+        ",",
+        "s",
+        "1m30",
+    ],
 )
 def test_v6_a_retry_after_that_makes_no_sense_says_nothing(value: str) -> None:
     assert pause({"retry-after": value}) is None
@@ -79,6 +99,7 @@ def test_v6_a_retry_after_that_makes_no_sense_says_nothing(value: str) -> None:
         ("x-ratelimit-reset", str(int(NOW) + 30), 30),
         ("x-ratelimit-reset", "30", 30),
         ("x-ratelimit-reset", "29.5", 29.5),
+        ("x-ratelimit-reset-requests", "1m30s", 90),
         ("x-ratelimit-reset", iso_date(30), 30),
         ("x-ratelimit-reset-after", "1.25", 1.25),
         ("x-ratelimit-requests-reset", str(int(NOW + 30) * 1000), 30),
@@ -124,6 +145,7 @@ def test_v6_the_first_window_to_end_is_waited_for() -> None:
         ({"retryAfter": 30}, 30),
         ({"retry_after_ms": 1500}, 1.5),
         ({"retryAfterSeconds": 30}, 30),
+        ({"wait_seconds": 30}, 30),
         ({"error": {"reason": {}, "retry_after": 300}}, 300),
         ({"parameters": {"retry_after": 5}}, 5),
         ({"errors": [{"code": "x"}, {"retry_after": 5}]}, 5),

@@ -1,22 +1,13 @@
 """The members of a token reply by their standard names (RFC 6749 §5.1), read from each vendor's names and forms."""
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 
+from tokenflight._token_times import EARLIEST_MOMENT, MAX_LIFETIME_SECONDS, duration, moment, number
 from tokenflight.providers._replies.decoding import folded
 
-MAX_LIFETIME_SECONDS: Final = 10 * 365 * 86_400
-"""A longer lifetime than this is a vendor's way of saying "unknown"."""
-
-_EARLIEST_MOMENT: Final = 1e9
-"""A larger number of seconds is a moment (after September 2001) and no duration."""
-_EARLIEST_MOMENT_IN_MILLISECONDS: Final = 1e11
-_MAX_TIME_LENGTH: Final = 64
 _SAME_EXPIRY_SHARE: Final = 0.1
 """How far apart, as a share, a moment and a lifetime may be that tell of the same expiry."""
 
@@ -151,29 +142,9 @@ class _Time:
 
 
 def _time(value: object) -> _Time | None:
-    """A positive number of seconds or milliseconds, or a date in one of three forms."""
-    if isinstance(value, str):
-        value = value.strip()[:_MAX_TIME_LENGTH]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        seconds = float(value)
-    except OverflowError:
-        return None
-    except ValueError:
-        return next((_Time(moment, is_moment=True) for moment in _moments(str(value))), None)
-    if not math.isfinite(seconds) or seconds <= 0:
-        return None
-    if seconds > _EARLIEST_MOMENT_IN_MILLISECONDS:
-        return _Time(seconds / 1000, is_moment=True)
-    return _Time(int(seconds) if seconds.is_integer() else seconds, is_moment=seconds > _EARLIEST_MOMENT)
-
-
-def _moments(text: str) -> Iterator[float]:
-    """The moment in a date: ISO 8601, with a zone's name after it, or as in mail and HTTP; UTC where none is named."""
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            moment = parse(text.removesuffix("UTC").removesuffix("GMT").strip())
-            yield (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError, IndexError, TypeError):
-            continue
+    """A positive duration, or a moment; a large number is one too, in seconds or in a fraction of them."""
+    seconds = duration(value) if (amount := number(value)) is None else amount
+    if seconds is None or seconds > EARLIEST_MOMENT:
+        posix = moment(value if seconds is None else seconds)
+        return None if posix is None else _Time(posix, is_moment=True)
+    return _Time(int(seconds) if seconds == int(seconds) else seconds, is_moment=False) if seconds > 0 else None

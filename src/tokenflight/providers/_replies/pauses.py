@@ -2,21 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
+from tokenflight._token_times import EARLIEST_MOMENT, duration, moment, number
 from tokenflight.providers._replies.decoding import folded
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A client honours what a provider asks for up to this."""
 
-_EARLIEST_MOMENT: Final = 1e9
-"""A larger number of seconds is a moment (after September 2001) and no duration."""
-_EARLIEST_MOMENT_IN_MILLISECONDS: Final = 1e11
 _MAX_TEXT_LENGTH: Final = 100
-_NUMBER: Final = re.compile(r"(\d{1,100}(?:\.\d{1,30})?)\s*(ms|s|secs?|seconds?|mins?|minutes?)?", re.ASCII)
-_SECONDS_IN: Final = {"ms": 0.001, "mi": 60.0}
 _RATE_LIMIT: Final = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,30})", re.ASCII)
 """The reset in a ``RateLimit`` header, in the forms of both of its drafts."""
 _RETRY_AFTER: Final = "retryafter"
@@ -27,6 +21,7 @@ _BODY_NAMES: Final = {
     "retryaftermilliseconds": 0.001,
     "retrydelay": 1.0,
     "retryin": 1.0,
+    "waitseconds": 1.0,
 }
 _MAX_MEMBERS: Final = 200
 _MAX_LEVELS: Final = 4
@@ -103,26 +98,11 @@ def _listed(value: object) -> list[object]:
 
 
 def _seconds(value: object, now: float) -> float | None:
-    """Seconds from `now`: of a duration, of a moment in POSIX seconds or milliseconds, or of a date in two forms."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    text = (f"{value:f}" if isinstance(value, float) else str(value)).strip()[:_MAX_TEXT_LENGTH]
-    if (found := _NUMBER.fullmatch(text.lower())) is None:
-        return _seconds_until_date(text, now)
-    number, unit = float(found[1]), found[2] or ""
-    if unit:
-        return number * _SECONDS_IN.get(unit[:2], 1.0)
-    if number > _EARLIEST_MOMENT_IN_MILLISECONDS:
-        return number / 1000 - now
-    return number - now if number > _EARLIEST_MOMENT else number
-
-
-def _seconds_until_date(text: str, now: float) -> float | None:
-    """Seconds until an HTTP date (RFC 9110 §5.6.7) or an ISO 8601 one, in UTC where it names no zone."""
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            moment = parse(text)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
-        except (ValueError, OverflowError, IndexError, TypeError):
-            continue
-    return None
+    """Seconds from `now`: of a duration, or until a moment in POSIX seconds, in a fraction of them, or in a date."""
+    seconds = duration(value)
+    if seconds is None and number(value) is not None:
+        return None  # less than zero, or an exponent
+    if seconds is not None and seconds <= EARLIEST_MOMENT:
+        return seconds
+    posix = moment(value if seconds is None else seconds)
+    return None if posix is None else posix - now
