@@ -54,6 +54,8 @@ _JSON_TOKEN: Final = re.compile(
     r"\"(?P<string>[^\"\\]*+(?:\\.[^\"\\]*+)*+)(?P<closed>\"?)|(?P<mark>[{}\[\]:,])|[^\s\"{}\[\]:,]++", re.DOTALL
 )
 """One token of JSON. A string that is not closed extends to the end, so that no character is scanned twice."""
+_DEPTH_STEP: Final = {"{": 1, "[": 1, "}": -1, "]": -1}
+_SEPARATORS: Final = re.compile(r"[\W_]+")
 _ELEMENT: Final = re.compile(r"<([\w.-]{1,40})>([^<>]{1,2000})</\1>")
 
 
@@ -137,7 +139,7 @@ def decompress(body: bytes, content_encoding: str, *, max_bytes: int) -> tuple[b
 
 def folded(name: str) -> str:
     """A member's name without case and separators: ``access_token``, ``accessToken`` and ``Access-Token`` are one."""
-    return "".join(character for character in name.lower() if character.isalnum())
+    return _SEPARATORS.sub("", name.lower())
 
 
 def is_nested_too_deeply(value: object) -> bool:
@@ -285,7 +287,7 @@ def _stray_members(text: str) -> Iterator[StrayMember]:
         else:
             name = None
         has_colon = False
-        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark or "", 0)
+        depth += _DEPTH_STEP.get(mark or "", 0)
 
 
 def _elements(text: str) -> Iterator[StrayMember]:

@@ -133,12 +133,12 @@ def _refresh_token_in(content: Body, members: StandardMembers, profile: Profile)
     if profile.read_reply is not None:
         return None  # only that function knows whose tokens stand where
     if content.strays:
-        names = {folded(stray.name) for stray in content.strays}
-        if names & {"error", "errorcode"}:
-            return None
         depths: dict[int, set[str]] = {}
         for stray in content.strays:
-            if folded(stray.name) == "refreshtoken" and is_token(stray.value):
+            name = folded(stray.name)
+            if name in {"error", "errorcode"}:
+                return None
+            if name == "refreshtoken" and is_token(stray.value):
                 depths.setdefault(stray.depth, set()).add(stray.value.strip())
         return _only(depths[min(depths)]) if depths else None
     level: list[object] = [content.value]
