@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any, Final
 
@@ -50,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start counting, and let all processes of the run share byte code."""
     config.stash[_TALLY] = Tally()
     share_bytecode(config)
+    let_processes_be_interrupted()
 
 
 def share_bytecode(config: pytest.Config) -> None:
@@ -61,6 +63,12 @@ def share_bytecode(config: pytest.Config) -> None:
     cache: pytest.Cache | None = getattr(config, "cache", None)
     if cache is not None and os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         os.environ["PYTHONPYCACHEPREFIX"] = os.fspath(cache.mkdir("tokenflight-bytecode"))
+
+
+def let_processes_be_interrupted() -> None:
+    """Undo what a shell does to a run in its background: it and all processes that it starts ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
