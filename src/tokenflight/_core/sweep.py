@@ -113,9 +113,7 @@ async def sweep(
             for ended in done:
                 yield ended.result()
     finally:
-        for (
-            task
-        ) in pending:  # a caller that stops iterating ends the sweep; a renewal under way is a flight and goes on
+        for task in pending:  # the caller has stopped iterating; a renewal under way is a flight and goes on
             task.cancel()
         if pending:
             await asyncio.wait(pending)  # no task outlives the sweep and goes on to use a closed store
