@@ -27,7 +27,6 @@ from tokenflight.providers._replies.wording import (
     collect_wording,
     has_rate_limit_code,
     has_rate_limit_words,
-    is_transient,
     verdict_of,
 )
 
@@ -97,7 +96,7 @@ def classify_failure(
     is_rate_limited = effective in _RATE_LIMITED_STATUSES or has_rate_limit_code(wording)
     verdict = _verdict_by_vendor(reply, profile) or _verdict_by_status(effective)
     if verdict is None:
-        verdict = Verdict.PASSING if is_transient(members) else verdict_of(wording)
+        verdict = Verdict.PASSING if wording.is_transient else verdict_of(wording)
     # A header alone makes no failure of a success that reports none: such a reply may have spent the refresh token.
     is_error = not _OK <= effective < _REDIRECTION or says_error(members)
     asks_for_pause = _RETRY_AFTER in headers or (effective == _FORBIDDEN and is_used_up(headers))

@@ -20,6 +20,9 @@ MAX_DECODED_BYTES: Final = 1024 * 1024
 MAX_NESTING: Final = 50
 """Levels of objects and arrays in a body: no provider's reply has more."""
 
+_MAX_WALKED: Final = 300
+_MAX_WALKED_LEVELS: Final = 5
+_MAX_NAME_LENGTH: Final = 1000
 _MAX_CODINGS: Final = 3
 _MAX_GZIP_MEMBERS: Final = 16
 _MAX_FORM_FIELDS: Final = 1000
@@ -142,6 +145,26 @@ def folded(name: str) -> str:
     return _SEPARATORS.sub("", name.lower())
 
 
+def walk(members: Mapping[str, object]) -> Iterator[tuple[int, str, str, object]]:
+    """``(level, folded name of the container, folded name, value)`` of what is in `members`, level by level.
+
+    An item of a list has the list's name. The walk ends after some hundred members: no error has more.
+    """
+    seen = 0
+    outer: list[tuple[str, object]] = [("", members)]
+    for level in range(_MAX_WALKED_LEVELS):
+        inner: list[tuple[str, object]] = []
+        for owner, container in outer:
+            for name, value in _members_of(owner, container):
+                seen += 1
+                if seen > _MAX_WALKED:
+                    return
+                yield level, owner, name, value
+                if isinstance(value, Mapping | list):
+                    inner.append((name, value))
+        outer = inner
+
+
 def is_nested_too_deeply(value: object) -> bool:
     """Whether `value` has more than `MAX_NESTING` levels of objects and arrays."""
     level = [value]
@@ -155,6 +178,15 @@ def is_nested_too_deeply(value: object) -> bool:
         if not level:
             return False
     return any(isinstance(item, dict | list) for item in level)
+
+
+def _members_of(owner: str, container: object) -> Iterator[tuple[str, object]]:
+    if isinstance(container, Mapping):
+        for name, value in container.items():
+            yield folded(str(name)[:_MAX_NAME_LENGTH]), value
+    elif isinstance(container, list):
+        for value in container:
+            yield owner, value
 
 
 def _gunzip(data: bytes, max_bytes: int) -> tuple[bytes, str | None]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tokenflight._token_times import EARLIEST_MOMENT, duration, moment, number
-from tokenflight.providers._replies.decoding import folded
+from tokenflight.providers._replies.decoding import folded, walk
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A client honours what a provider asks for up to this."""
@@ -23,8 +23,6 @@ _BODY_NAMES: Final = {
     "retryin": 1.0,
     "waitseconds": 1.0,
 }
-_MAX_MEMBERS: Final = 200
-_MAX_LEVELS: Final = 4
 
 
 def retry_after_seconds(
@@ -58,7 +56,9 @@ def _wishes(
             yield seconds / 1000 if name.endswith(("ms", "milliseconds")) else seconds
     if is_rate_limited:
         yield min(_resets(headers, now), default=None)
-    yield from _wishes_in(members, now)
+    for _, _, member, wish in walk(members):
+        if (unit := _BODY_NAMES.get(member)) is not None and (seconds := _seconds(wish, now)) is not None:
+            yield seconds * unit
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
@@ -72,29 +72,6 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
             reset = value
         if (seconds := _seconds(reset, now)) is not None:
             yield seconds
-
-
-def _wishes_in(members: Mapping[str, object], now: float) -> Iterator[float | None]:
-    level: list[object] = [members]
-    seen = 0
-    for _ in range(_MAX_LEVELS):
-        inner: list[object] = []
-        for item in level:
-            pairs = item.items() if isinstance(item, Mapping) else (("", each) for each in _listed(item))
-            for name, value in pairs:
-                seen += 1
-                if seen > _MAX_MEMBERS:
-                    return
-                unit = _BODY_NAMES.get(folded(str(name)[:_MAX_TEXT_LENGTH]))
-                if unit is not None and (seconds := _seconds(value, now)) is not None:
-                    yield seconds * unit
-                elif isinstance(value, Mapping | list):
-                    inner.append(value)
-        level = inner
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 def _seconds(value: object, now: float) -> float | None:

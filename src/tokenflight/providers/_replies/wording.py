@@ -9,12 +9,12 @@ secret, a grant type or a missing parameter refuses nobody.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from tokenflight.profiles import Verdict
-from tokenflight.providers._replies.decoding import folded
+from tokenflight.providers._replies.decoding import walk
 from tokenflight.providers._replies.vocabulary import (
     ABOUT_CLIENT,
     ABOUT_USER,
@@ -43,12 +43,10 @@ from tokenflight.providers._replies.vocabulary import (
     TOKEN_CODES,
 )
 
-_MAX_MEMBERS: Final = 300
-_MAX_LEVELS: Final = 5
 _MAX_TEXT_LENGTH: Final = 1000
 
-_ENTRY: Final = "(entry)"
-"""Stands for the name of a sentence that was put together."""
+_LAST: Final = 100
+"""The level of a sentence that was put together: understood like any, shown last."""
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _CODE: Final = re.compile(r"[\w.:/-]+")
@@ -63,6 +61,8 @@ class Wording:
 
     codes: tuple[str, ...] = field(default=(), repr=False)
     sentences: tuple[str, ...] = field(default=(), repr=False)
+    is_transient: bool = False
+    """Whether a flag says that the trouble will pass."""
 
 
 def words_of(text: str) -> str:
@@ -74,7 +74,11 @@ def collect_wording(members: Mapping[str, object]) -> Wording:
     """The codes and the sentences in `members` and in what is nested in it."""
     codes: list[tuple[int, int, str]] = []
     sentences: list[tuple[int, int, str]] = []
-    for level, name, value in _walk(members):
+    is_flagged = False
+    for level, owner, name, value in walk(members):
+        if owner in LIST_NAMES and (entry := _entry(name, value).strip()):
+            sentences.append((_LAST, 0, entry[:_MAX_TEXT_LENGTH]))
+        is_flagged = is_flagged or (name == "istransient" and value is True)
         text = f"{value}" if isinstance(value, int) and not isinstance(value, bool) else value
         if not isinstance(text, str) or not (text := text.strip()[:_MAX_TEXT_LENGTH]):
             continue
@@ -86,9 +90,7 @@ def collect_wording(members: Mapping[str, object]) -> Wording:
             sentences.append((level, SENTENCE_NAMES.index(name), text))
         elif name in SENTENCE_NAMES:
             sentences.append((level, SENTENCE_NAMES.index(name), text))
-        elif name == _ENTRY:
-            sentences.append((_MAX_LEVELS, 0, text))  # names and texts mixed: understood like any, shown last
-    return Wording(_in_order(codes), _in_order(sentences))
+    return Wording(_in_order(codes), _in_order(sentences), is_flagged)
 
 
 def verdict_of(wording: Wording) -> Verdict | None:
@@ -98,11 +100,6 @@ def verdict_of(wording: Wording) -> Verdict | None:
         if (verdict := _verdict_of_code(words_of(code), clauses)) is not None:
             return verdict
     return _verdict_of_clauses(clauses)
-
-
-def is_transient(members: Mapping[str, object]) -> bool:
-    """Whether a flag in an error object says that the trouble will pass."""
-    return any(name == "istransient" and value is True for _, name, value in _walk(members))
 
 
 def has_rate_limit_code(wording: Wording) -> bool:
@@ -202,36 +199,6 @@ def _is_of_other_token(clause: str) -> bool:
 
 def _in_order(found: list[tuple[int, int, str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for _, _, text in sorted(found, key=lambda item: item[:2])))
-
-
-def _walk(members: Mapping[str, object]) -> Iterator[tuple[int, str, object]]:
-    """``(level, folded name, value)`` of each member, level by level; an entry of a list of faults is one sentence."""
-    seen = 0
-    outer: list[tuple[str, object]] = [("", members)]
-    for level in range(_MAX_LEVELS):
-        inner: list[tuple[str, object]] = []
-        for owner, container in outer:
-            for name, value in _members_of(owner, container):
-                seen += 1
-                if seen > _MAX_MEMBERS:
-                    return
-                if isinstance(value, Mapping | list):
-                    inner.append((name, value))
-                else:
-                    yield level, name, value
-                if owner in LIST_NAMES and (entry := _entry(name, value)):
-                    yield level, _ENTRY, entry
-        outer = inner
-
-
-def _members_of(owner: str, container: object) -> Iterator[tuple[str, object]]:
-    """The members of an object by their folded names; the items of a list by the name of the list."""
-    if isinstance(container, Mapping):
-        for name, value in container.items():
-            yield folded(str(name)[:_MAX_TEXT_LENGTH]), value
-    elif isinstance(container, list):
-        for value in container:
-            yield owner, value
 
 
 def _entry(name: str, value: object) -> str:
