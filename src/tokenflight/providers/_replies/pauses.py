@@ -79,6 +79,8 @@ def _seconds(value: object, now: float) -> float | None:
     seconds = duration(value)
     if seconds is None and number(value) is not None:
         return None  # less than zero, or an exponent
+    if seconds is None and isinstance(value, str) and value.isdecimal():
+        return MAX_RETRY_AFTER_SECONDS  # more digits than a number has
     if seconds is not None and seconds <= EARLIEST_MOMENT:
         return seconds
     posix = moment(value if seconds is None else seconds)
