@@ -21,7 +21,7 @@ token, a client secret or a response body.
 
 from typing import ClassVar, Literal, Self, cast
 
-ReauthenticationReason = Literal["no_tokens", "refused", "no_refresh_token"]
+ReauthenticationReason = Literal["no_tokens", "refused", "no_refresh_token", "logged_out"]
 
 
 class TokenflightError(Exception):
@@ -75,7 +75,8 @@ class ReauthenticationRequired(TokenRefreshError):  # noqa: N818 - named for wha
     """Send the user through login again: no renewal can help.
 
     `reason` says why: nothing is stored for the user (``no_tokens``), the provider refused the refresh token
-    (``refused``, RFC 6749 §5.2 ``invalid_grant``), or there is none to renew with (``no_refresh_token``).
+    (``refused``, RFC 6749 §5.2 ``invalid_grant``), there is none to renew with (``no_refresh_token``), or the token set
+    that the caller holds is older than the user's last logout (``logged_out``).
 
     Where the provider gave them, `claims` is what the next login request has to send as its ``claims`` parameter,
     unchanged (OpenID Connect Core §5.5), and `detail` is a code finer than `error`, such as Google's ``invalid_rapt``.

@@ -12,9 +12,10 @@ import pytest
 from tokenflight import FileTokenStore, MemoryTokenStore, StoreConflict, StoredTokens, TokenKey, TokenStore
 from tokenflight.stores import Lease, Version
 from tokenflight.testing.conformance import StoreConformance
+from tokenflight.testing.conformance._logouts import LogoutTests
 
 
-class TestMemoryTokenStore(StoreConformance):
+class TestMemoryTokenStore(StoreConformance, LogoutTests):
     @pytest.fixture(autouse=True)
     def empty_store(self) -> None:
         self.store = MemoryTokenStore()

@@ -81,6 +81,17 @@ def refused_before(key: TokenKey) -> ReauthenticationRequired:
     )
 
 
+def logged_out(key: TokenKey) -> ReauthenticationRequired:
+    """A caller's own token set is older than a logout."""
+    return ReauthenticationRequired(
+        f"user {key.user_id!r} has logged out at {key.provider} since the offered token set was issued; nothing was "
+        "sent: drop it, and send the user through login again",
+        code="logged_out",
+        user_id=key.user_id,
+        provider=key.provider,
+    )
+
+
 def still_unsaved(key: TokenKey) -> StoreUnavailable:
     """The store holds a spent refresh token, and the token set in memory has expired."""
     return StoreUnavailable(

@@ -5,11 +5,36 @@ import time
 from dataclasses import replace
 
 from tokenflight._core import failures
+from tokenflight._core.deadlines import deadline
+from tokenflight._core.state import RefresherState
+from tokenflight.errors import ProviderUnavailable, TokenRefreshError
 from tokenflight.providers.base import BaseProvider, PartialRenewal
 from tokenflight.tokens import TokenKey, TokenSet
 
 
-async def call_provider(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
+async def ask_provider(state: RefresherState, key: TokenKey, tokens: TokenSet | None, *, probe: object) -> TokenSet:
+    """Let the provider renew `tokens`, within its time limit. Raises as `_call` does.
+
+    If `probe` is the one after a pause of the provider, this ends it, whatever comes of the reply.
+    """
+    seconds, pause = state.limits.provider_timeout, state.limits.provider_pause
+    try:
+        async with deadline(seconds, failures.deadline_exceeded(key, seconds)):
+            renewed = await _call(state.provider, key, tokens)
+    except ProviderUnavailable as exc:
+        pause = 0.0 if exc.code == "not_yet" else failures.pause_asked_for(exc, state.limits) or pause
+        raise
+    except (TokenRefreshError, PartialRenewal):
+        pause = 0.0  # the provider has answered
+        raise
+    else:
+        pause = 0.0
+    finally:  # also if cancelled: a probe that never ended would hold all users until its deadline
+        state.backoff.ended(probe, time.time(), pause=pause)
+    return renewed
+
+
+async def _call(provider: BaseProvider, key: TokenKey, tokens: TokenSet | None) -> TokenSet:
     """Let `provider` renew `tokens`; raises a `TokenflightError` or `PartialRenewal` unless a token set comes back."""
     asked_at = time.time()
     try:

@@ -76,14 +76,13 @@ from tokenflight._core.deadlines import deadline
 from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import Successor
 from tokenflight._core.places import Place
-from tokenflight._core.provider_call import call_provider
+from tokenflight._core.provider_call import ask_provider
 from tokenflight._core.records import is_same_grant
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._core.state import RefresherState
 from tokenflight._singleflight import Flight
 from tokenflight.errors import (
     LeaseTimeout,
-    ProviderUnavailable,
     ReauthenticationRequired,
     StoreConflict,
     TokenflightError,
@@ -211,11 +210,15 @@ class Renewal:
             if held is None or self._flight.outdated or (record is not None and not self._is_older_than_held(record)):
                 return
             successor = self._state.records.successor(held, record)
-            with suppress(StoreConflict):  # another process has written a record: read it
+            try:
                 await self._put(successor, record)
-                self._starting_point = held
-                self._note_record(successor)
-                return
+            except StoreConflict as exc:
+                if exc.code == "logged_out":
+                    raise failures.logged_out(self._key) from None
+                continue  # another process has written a record: read it
+            self._starting_point = held
+            self._note_record(successor)
+            return
 
     async def _adopt_or_ask(self, lease: Lease | None, place: Place) -> Outcome | Successor | None:
         """Return what ends the flight, or what is to be saved. None if the lease lapsed before the provider was asked.
@@ -254,7 +257,7 @@ class Renewal:
         record = self._record
         error: TokenRefreshError | None = None
         try:
-            tokens = await self._call_provider(None if record is None else record.tokens)
+            tokens = await ask_provider(self._state, self._key, None if record is None else record.tokens, probe=self)
         except ReauthenticationRequired as refusal:
             place.give_back()  # before the write to the store, which needs no place
             if record is None or refusal.reason != "refused":
@@ -266,24 +269,6 @@ class Renewal:
         except PartialRenewal as partial:
             tokens, error = partial.tokens, partial.error
         return Successor(self._key, self._state.records.successor(tokens, record), record, self._started, error)
-
-    async def _call_provider(self, tokens: TokenSet | None) -> TokenSet:
-        """Let the provider renew `tokens`; if this is the probe after a pause, end it, whatever comes of the reply."""
-        seconds, pause = self._state.limits.provider_timeout, self._state.limits.provider_pause
-        try:
-            async with deadline(seconds, failures.deadline_exceeded(self._key, seconds)):
-                renewed = await call_provider(self._state.provider, self._key, tokens)
-        except ProviderUnavailable as exc:
-            pause = 0.0 if exc.code == "not_yet" else failures.pause_asked_for(exc, self._state.limits) or pause
-            raise
-        except (TokenRefreshError, PartialRenewal):
-            pause = 0.0  # the provider has answered
-            raise
-        else:
-            pause = 0.0
-        finally:  # also if cancelled: a probe that never ended would hold all users until its deadline
-            self._state.backoff.ended(self, time.time(), pause=pause)
-        return renewed
 
     async def _save(self, successor: Successor, lease_stack: AsyncExitStack) -> Outcome:
         """Store what the provider returned. If that fails, serve it unstored, and go on trying in the background."""

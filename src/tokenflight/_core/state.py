@@ -90,7 +90,7 @@ class RefresherState:
 
     def fallback(self, user_id: str, outcome: Outcome, requirement: Requirement) -> TokenSet | None:
         """The token set to serve although the renewal failed; None where the failure has to be raised."""
-        if outcome.error is None or outcome.error.code == "no_tokens":
+        if outcome.error is None or outcome.error.code in {"no_tokens", "logged_out"}:
             return None  # after a logout, not even what the caller holds
         return self.stand_in(user_id, outcome.record, requirement)
 

@@ -1,12 +1,13 @@
 """Stores: where token sets outlive the process."""
 
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version, new_version
+from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStore, Version, new_version
 from tokenflight.stores.file._store import FileTokenStore
 from tokenflight.stores.memory import MemoryTokenStore
 
 __all__ = [
     "FileTokenStore",
     "Lease",
+    "LogoutMarker",
     "MemoryTokenStore",
     "StoredTokens",
     "TokenStore",

@@ -16,6 +16,14 @@ def conflict(key: TokenKey, expected: Version | None) -> StoreConflict:
     return StoreConflict(f"the record of user {key.user_id!r} at {key.provider} {found}; nothing was written")
 
 
+def logged_out(key: TokenKey) -> StoreConflict:
+    """The record to be created holds a grant that a logout has ended."""
+    return StoreConflict(
+        f"user {key.user_id!r} has logged out at {key.provider} since this token set was issued; nothing was written",
+        code="logged_out",
+    )
+
+
 def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:
     """The error for the record of `key`; `error` says what is wrong with it."""
     return StoreCorrupted(

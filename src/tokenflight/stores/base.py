@@ -1,13 +1,15 @@
 """The contract of a store, which keeps token sets for longer than a process lives and grants the right to renew one."""
 
+import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Final, NewType
+from typing import Final, NewType, Self
 
 from tokenflight._redaction import ReadOnlyDict
+from tokenflight._token_times import MAX_CLOCK_SKEW_SECONDS
 from tokenflight.errors import ConfigurationError
 from tokenflight.tokens import DEFAULT_TARGET, Target, TokenKey, TokenSet
 
@@ -60,6 +62,42 @@ class StoredTokens:
         return self.tokens if target == DEFAULT_TARGET else self.access_tokens.get(target)
 
 
+LOGOUT_MARKER_SECONDS: Final = 86_400.0
+"""For how long a store keeps a `LogoutMarker`: longer than a packet, a caller's row or a process can be late."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogoutMarker:
+    """What a store keeps of a record that `TokenStore.delete` removed, so that nothing older brings the grant back.
+
+    `ended_at` is when that was, in POSIX seconds. `digest` is a hash of the refresh token in the record; None if the
+    record had none, or could not be understood.
+    """
+
+    ended_at: float
+    digest: str | None
+
+    @classmethod
+    def of(cls, tokens: TokenSet | None, ended_at: float) -> Self:
+        """The marker of a logout at `ended_at` that ended the grant in `tokens`; None stands for an unreadable one."""
+        return cls(ended_at, None if tokens is None else _digest_of_refresh_token(tokens))
+
+    def ends(self, tokens: TokenSet) -> bool:
+        """Whether the logout ended the grant in `tokens`: that very one, or one issued before the logout.
+
+        The clocks of two hosts differ: a set issued less than `MAX_CLOCK_SKEW_SECONDS` earlier may be a later login's.
+        """
+        if self.digest is not None and _digest_of_refresh_token(tokens) == self.digest:
+            return True
+        return tokens.issued_at is not None and tokens.issued_at + MAX_CLOCK_SKEW_SECONDS < self.ended_at
+
+
+def _digest_of_refresh_token(tokens: TokenSet) -> str | None:
+    if tokens.refresh_token is None:
+        return None
+    return hashlib.sha256(tokens.refresh_token.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 class Lease:
     """The right to renew one user's token set, until the context that gave it ends.
 
@@ -95,7 +133,8 @@ class TokenStore(ABC):
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """Write the record of `key`, whatever was there and whichever flight holds the lease: a login always wins.
 
-        The write is durable when this returns.
+        The write is durable when this returns. A write that was overtaken never lands: where this failed or was
+        cancelled, what a later `save` or `delete` of `key` left stays, however late the request reaches the server.
         """
 
     @abstractmethod
@@ -104,12 +143,17 @@ class TokenStore(ABC):
 
         The comparison and the write are one step for all users of the store; the write is durable when this returns.
         Raises `StoreConflict`, and writes nothing, if the record changed, is gone (a logout stays a logout), or, with
-        None, is there.
+        None, is there. With None it raises `StoreConflict` with the code ``logged_out`` if a logout in the last
+        `LOGOUT_MARKER_SECONDS` ended the grant in the record, as `LogoutMarker.ends` tells.
         """
 
     @abstractmethod
     async def delete(self, key: TokenKey) -> bool:
-        """Remove the record of `key`, understood or not; say whether there was one."""
+        """Remove the record of `key`, understood or not; say whether there was one.
+
+        Of a record that was there, a `LogoutMarker` stays for `LOGOUT_MARKER_SECONDS`, or until the next `save`. It is
+        no record: `load`, `keys` and `delete` pass over it. As with `save`, a deletion that was overtaken never lands.
+        """
 
     @abstractmethod
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:

@@ -2,14 +2,19 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Final
 
 from tokenflight.stores import _failures
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.base import LOGOUT_MARKER_SECONDS, Lease, LogoutMarker, StoredTokens, TokenStore, Version
 from tokenflight.tokens import TokenKey
+
+MAX_LOGOUT_MARKERS: Final = 256
+"""Of how many logouts a store remembers which grant they ended; what is late in one process is late by moments."""
 
 
 class MemoryTokenStore(TokenStore):
@@ -17,9 +22,10 @@ class MemoryTokenStore(TokenStore):
 
     def __init__(self) -> None:
         self._records: dict[TokenKey, StoredTokens] = {}
+        self._logouts: dict[TokenKey, LogoutMarker] = {}  # the oldest first
         # For each lease, the tickets of its holder and its waiters. A ticket is done when it is its owner's turn.
         self._queues: dict[TokenKey, deque[Future[None]]] = {}
-        self._guard = threading.Lock()  # guards both: event loops in several threads may share the store
+        self._guard = threading.Lock()  # guards all: event loops in several threads may share the store
 
     async def load(self, key: TokenKey) -> StoredTokens | None:
         """See `TokenStore.load`."""
@@ -28,6 +34,7 @@ class MemoryTokenStore(TokenStore):
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
         with self._guard:
+            self._logouts.pop(key, None)
             self._records[key] = record
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
@@ -36,12 +43,21 @@ class MemoryTokenStore(TokenStore):
             current = self._records.get(key)
             if (None if current is None else current.version) != expected:
                 raise _failures.conflict(key, expected)
+            if expected is None:
+                self._drop_old_logouts()
+                if (logout := self._logouts.get(key)) is not None and logout.ends(record.tokens):
+                    raise _failures.logged_out(key)
             self._records[key] = record
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`."""
         with self._guard:
-            return self._records.pop(key, None) is not None
+            if (record := self._records.pop(key, None)) is None:
+                return False
+            self._logouts.pop(key, None)  # taken out first, so that it goes to the end of the dict
+            self._logouts[key] = LogoutMarker.of(record.tokens, time.time())
+            self._drop_old_logouts()
+            return True
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`. Waiters get the lease in the order in which they asked for it."""
@@ -80,6 +96,13 @@ class MemoryTokenStore(TokenStore):
                     self._call_next(queue)
                 else:
                     del self._queues[key]
+
+    def _drop_old_logouts(self) -> None:
+        oldest = time.time() - LOGOUT_MARKER_SECONDS
+        while self._logouts and (
+            next(iter(self._logouts.values())).ended_at < oldest or len(self._logouts) > MAX_LOGOUT_MARKERS
+        ):
+            del self._logouts[next(iter(self._logouts))]
 
     @staticmethod
     def _call_next(queue: deque[Future[None]]) -> None:

@@ -109,10 +109,11 @@ async def interrupted(operation: Coroutine[Any, Any, object], moment: int) -> No
 
 
 class Raises:
-    """A context that has to end with an error of `kind`, which it swallows."""
+    """A context that has to end with an error of `kind`, and of that `code` if one is given, which it swallows."""
 
-    def __init__(self, kind: type[Exception]) -> None:
+    def __init__(self, kind: type[Exception], *, code: str | None = None) -> None:
         self._kind = kind
+        self._code = code
 
     def __enter__(self) -> None:
         pass
@@ -122,4 +123,4 @@ class Raises:
     ) -> bool:
         if kind is None:
             raise AssertionError(f"{self._kind.__name__} was not raised")
-        return issubclass(kind, self._kind)
+        return isinstance(error, self._kind) and self._code in (None, getattr(error, "code", None))
