@@ -16,6 +16,7 @@ from typing import Final
 from tokenflight import RefreshPolicy, TokenSet
 from tokenflight._core.backoff import Backoff
 from tokenflight._core.limits import Limits
+from tokenflight.errors import ProviderUnavailable
 from tokenflight.policy import Freshness, fresh_until, judge, user_jitter
 
 _LIMITS: Final = Limits()
@@ -29,6 +30,8 @@ CALL_SECONDS: Final = 30.0
 
 ANSWER_SECONDS: Final = 0.2
 """From a request for a renewal to the provider's answer."""
+
+OUTAGE_FAILURE: Final = ProviderUnavailable("down")
 
 _DRAWS: Final = 100_003
 """A prime, so that no user gets the same draws in every cycle."""
@@ -189,7 +192,7 @@ class Pod:
         user = flight.user
         user.is_flying = False
         if tokens is None:
-            self._backoff.failed(user.user_id, now)
+            self._backoff.failed(user.user_id, now, OUTAGE_FAILURE)
         else:
             self._backoff.clear(user.user_id)
             user.tokens = tokens

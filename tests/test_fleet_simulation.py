@@ -123,7 +123,7 @@ async def _live_through_it(held: Sequence[tuple[str, TokenSet]], tally: Tally) -
         try:
             await refresher.get_valid_token(user)
         except ProviderUnavailable as error:
-            tally.failed_calls += error.code == "cooling_down"
+            tally.failed_calls += error.retry_after is not None  # in the pause after a failure
 
     async def look_at_the_damage() -> None:
         await asyncio.sleep(OUTAGE.end)

@@ -109,7 +109,7 @@ async def test_s4_a_failure_is_shared_by_all_waiters_and_followed_by_a_cool_down
 
     with pytest.raises(ProviderUnavailable) as caught:
         await refresher.get_valid_token("alice")
-    assert caught.value.code == "cooling_down"
+    assert caught.value.code == "server_error"
     assert caught.value.retry_after is not None
     assert 0 < caught.value.retry_after <= 1
     assert fake.requests() == 1

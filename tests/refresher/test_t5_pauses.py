@@ -74,7 +74,7 @@ async def test_t5_retry_after_pauses_the_whole_provider_and_no_caller_waits_for_
         clock.shift(passed)
         with pytest.raises(ProviderUnavailable) as caught:
             await refresher.get_valid_token("bob")
-        assert caught.value.code == "cooling_down"
+        assert caught.value.code == "rate_limited"
         pause_left = NOW + pause - time.time()
         assert caught.value.retry_after == pytest.approx(pause_left)
         with pytest.raises(ProviderUnavailable):
@@ -110,8 +110,8 @@ async def test_v6_a_429_whose_retry_after_says_nothing_pauses_the_whole_provider
 
 def test_t5_a_shorter_retry_after_does_not_end_a_longer_one() -> None:
     pauses = Backoff(Limits())
-    pauses.hold_provider(NOW, 60.0)
-    pauses.hold_provider(NOW, 1.0)
+    pauses.hold_provider(NOW, 60.0, ProviderUnavailable("down"))
+    pauses.hold_provider(NOW, 1.0, ProviderUnavailable("down"))
     assert pauses.remaining("alice", NOW + 30) == 30
 
 
@@ -259,7 +259,7 @@ async def test_t5_a_sweep_does_not_wait_where_the_provider_asks_for_a_long_pause
             await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))
         fake.fail(RateLimited(retry_after=600), times=1)
         outcomes = await outcomes_of(refresher.sweep(concurrency=1))
-    assert [outcome.error.code for outcome in outcomes.values() if outcome.error] == ["rate_limited", "cooling_down"]
+    assert [outcome.error.code for outcome in outcomes.values() if outcome.error] == ["rate_limited", "rate_limited"]
 
 
 class Endless:

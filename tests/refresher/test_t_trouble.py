@@ -67,8 +67,9 @@ async def test_t2_wrong_client_credentials_are_a_misconfiguration_and_not_sent_o
         with pytest.raises(ProviderMisconfigured) as caught:
             await refresher.get_valid_token("alice")
         assert caught.value.code == caught.value.error == "invalid_client"
-        with pytest.raises(ProviderUnavailable, match="paused after a failure"):
+        with pytest.raises(ProviderMisconfigured, match="paused after a failure") as caught:
             await refresher.get_valid_token("alice")
+        assert caught.value.code == caught.value.error == "invalid_client"
     assert fake.requests() == 1
 
 

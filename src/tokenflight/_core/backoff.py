@@ -4,7 +4,9 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
+from tokenflight._core.failures import without_frames
 from tokenflight._core.limits import Limits
+from tokenflight.errors import TokenflightError
 
 PROBED_AGAIN_SECONDS: Final = 1.0
 """When a caller may ask again whether the probe has ended."""
@@ -15,6 +17,7 @@ class _Pause:
     failures: int
     since: float
     until: float
+    cause: TokenflightError
 
     def remaining(self, now: float) -> float:
         # A clock set back by an hour must not stretch the pause by an hour: before `since`, it is over.
@@ -24,6 +27,7 @@ class _Pause:
 class Backoff:
     """Pauses per user, exponential with jitter, and one for the provider where it asked for it.
 
+    Each pause remembers the failure that began it, for the callers who come during the pause.
     When the provider's pause is over, one renewal is the probe. Until it ends, all others still wait: of a thousand
     users that are due, one finds out whether the provider is back. All times are POSIX seconds. At most
     `max_backoff_users` users' pauses are kept; the oldest are dropped first.
@@ -43,6 +47,15 @@ class Backoff:
         pause = self._by_user.get(user_id)
         return remaining if pause is None else max(remaining, pause.remaining(now))
 
+    def cause(self, user_id: str, now: float) -> TokenflightError | None:
+        """The failure that began the pause of `user_id`, of two pauses the one that ends later; None without one."""
+        pause, provider = self._by_user.get(user_id), self._provider
+        of_user = 0.0 if pause is None else pause.remaining(now)
+        of_provider = self.provider_remaining(now)
+        if pause is not None and of_user >= of_provider:
+            return pause.cause if of_user else None
+        return provider.cause if provider is not None and of_provider else None
+
     def provider_remaining(self, now: float) -> float:
         """How many seconds all users have to wait for the provider or for the probe; zero if not at all."""
         if self._provider is None:
@@ -52,10 +65,10 @@ class Backoff:
             return min(PROBED_AGAIN_SECONDS, self._probe[1] - now)
         return remaining
 
-    def hold_provider(self, now: float, seconds: float) -> None:
-        """Make all users wait for `seconds`, which the provider asked for."""
+    def hold_provider(self, now: float, seconds: float, cause: TokenflightError) -> None:
+        """Make all users wait for `seconds`, which the provider asked for with `cause`."""
         if self._provider is None or seconds > self._provider.remaining(now):
-            self._provider = _Pause(1, now, now + seconds)
+            self._provider = _Pause(1, now, now + seconds, without_frames(cause))
 
     def begin(self, renewal: object, now: float) -> None:
         """Note that `renewal` is about to be sent; after the provider's pause, it is the probe."""
@@ -69,16 +82,17 @@ class Backoff:
         """
         if self._probe is not None and self._probe[0] is renewal:
             self._probe = None
-            self._provider = _Pause(1, now, now + pause) if pause else None
+            if self._provider is not None:
+                self._provider = _Pause(1, now, now + pause, self._provider.cause) if pause else None
 
-    def failed(self, user_id: str, now: float, *, at_least: float = 0.0) -> None:
-        """Start the next, longer pause of `user_id`, of `at_least` so many seconds."""
+    def failed(self, user_id: str, now: float, cause: TokenflightError, *, at_least: float = 0.0) -> None:
+        """Start the next, longer pause of `user_id`, of `at_least` so many seconds, because of `cause`."""
         previous = self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
         failures = 1 if previous is None else previous.failures + 1
         longest = min(self._limits.first_backoff * 2.0 ** min(failures - 1, 30), self._limits.longest_backoff)
         # Jitter, so that users that failed together do not come back together.
         seconds = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - not a secret
-        self._by_user[user_id] = _Pause(failures, now, now + seconds)
+        self._by_user[user_id] = _Pause(failures, now, now + seconds, without_frames(cause))
         if len(self._by_user) > self._limits.max_backoff_users:
             del self._by_user[next(iter(self._by_user))]
 

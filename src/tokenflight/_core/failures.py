@@ -1,5 +1,7 @@
 """The errors that a refresher itself raises, worded in one place: what happened, for whom, and what to do next."""
 
+from copy import copy
+
 from tokenflight._core.limits import Limits
 from tokenflight.errors import (
     ConfigurationError,
@@ -35,16 +37,36 @@ def reentered(key: TokenKey) -> ConfigurationError:
     )
 
 
-def cooling_down(key: TokenKey, seconds: float) -> ProviderUnavailable:
-    """A renewal failed a moment ago."""
-    return ProviderUnavailable(
-        f"renewing the token set of user {key.user_id!r} at {key.provider} is paused after a failure; "
-        f"it is tried again in {seconds:.1f} s at the earliest",
-        code="cooling_down",
-        user_id=key.user_id,
-        provider=key.provider,
-        retry_after=seconds,
+def paused(key: TokenKey, cause: TokenflightError, seconds: float) -> TokenflightError:
+    """The failure that began a pause, once more: for a caller who comes while `seconds` of the pause are left.
+
+    It has the class, the code and the cause of that failure, which may have been another user's.
+    """
+    error = copy(cause)
+    is_of_this_user = isinstance(cause, TokenRefreshError) and cause.user_id == key.user_id
+    reason = str(cause) if is_of_this_user else cause.code
+    message = (
+        f"renewing the token set of user {key.user_id!r} at {key.provider} is paused after a failure ({reason}); "
+        f"nothing was sent: it is tried again in {seconds:.1f} s at the earliest"
     )
+    error.args = (message,)
+    if isinstance(error, TokenRefreshError):
+        error.user_id, error.provider = key.user_id, key.provider
+        if not is_of_this_user:
+            error.error_description = None  # it may be about the other user
+    if isinstance(error, ProviderUnavailable):
+        error.retry_after = seconds
+    return error
+
+
+def without_frames(error: TokenflightError) -> TokenflightError:
+    """A copy of `error` to remember, without the tracebacks, which would keep alive what their frames hold."""
+    kept, cause = copy(error), error.__cause__
+    try:
+        kept.__cause__ = copy(cause)
+    except Exception:  # noqa: BLE001 - a foreign exception may refuse to be copied
+        kept.__cause__ = None
+    return kept
 
 
 def overloaded(key: TokenKey, seconds: float) -> ProviderUnavailable:

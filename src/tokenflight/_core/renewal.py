@@ -85,6 +85,7 @@ from tokenflight.errors import (
     LeaseTimeout,
     ReauthenticationRequired,
     StoreConflict,
+    StoreError,
     TokenflightError,
     TokenRefreshError,
 )
@@ -139,15 +140,18 @@ class Renewal:
         return await self._renew()
 
     def _stand_in_during_pause(self) -> Outcome | None:
-        """In a pause, a valid cached token set stands in without a read: the store may be the part that failed."""
+        """In a pause, a valid cached token set stands in without a read, if it is current or the store had failed."""
         entry, requirement = self._entry, self._requirement
         if entry is None or requirement != NO_REQUIREMENT:
             return None
         if self._state.judge(self._key.user_id, self._tokens_in(entry.record)) is Freshness.EXPIRED:
             return None
-        if (obstacle := self._state.blocked_by(self._key)) is not None and entry.record.refused:
+        obstacle = self._state.blocked_by(self._key)
+        if obstacle is None or not (entry.is_current(time.time()) or isinstance(obstacle, StoreError)):
+            return None  # a pause keeps nobody from reading the store: another process may have logged the user out
+        if entry.record.refused:
             obstacle = failures.refused_before(self._key)  # a caller that joins has to learn that it takes a login
-        return None if obstacle is None else Outcome(entry.record, obstacle)
+        return Outcome(entry.record, obstacle)
 
     async def _read(self) -> Outcome | None:
         """Read the record without a lease, unless the cache is current; None if it has to be renewed."""
@@ -313,10 +317,10 @@ class Renewal:
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
         pause = failures.pause_asked_for(error, self._state.limits)
         if pause and error.code != "not_yet":  # too early for this user says nothing about others
-            backoff.hold_provider(now, pause)
+            backoff.hold_provider(now, pause, error)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
         if is_served or is_about_provider:  # also if detached: the flight that waits for the lease must not ask at once
-            backoff.failed(user_id, now, at_least=pause)
+            backoff.failed(user_id, now, error, at_least=pause)
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)
         return Outcome(record, error)
 

@@ -105,8 +105,9 @@ class RefresherState:
         """Why the provider may not be asked now, or None if it may."""
         if self.cache.is_pinned(key.user_id):
             return failures.still_unsaved(key)
-        seconds = self.backoff.remaining(key.user_id, time.time())
-        return failures.cooling_down(key, seconds) if seconds else None
+        now = time.time()
+        cause = self.backoff.cause(key.user_id, now)
+        return None if cause is None else failures.paused(key, cause, self.backoff.remaining(key.user_id, now))
 
     def keep_login(self, user_id: str, record: StoredTokens) -> None:
         """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there."""

@@ -69,10 +69,10 @@ class SweptUsers:
                 if exc.reason != "no_tokens":
                     raise
                 return False  # logged out while the sweep was on its way
-            except ProviderUnavailable as exc:
+            except ProviderUnavailable:
                 backoff, now = self._state.backoff, time.time()
                 pause = backoff.provider_remaining(now)
-                is_over = exc.code == "cooling_down" and not backoff.remaining(key.user_id, now)
+                is_over = not backoff.remaining(key.user_id, now)
                 if not is_over and not 0 < pause <= self._state.limits.longest_sweep_pause:
                     raise
                 await asyncio.sleep(pause)  # the provider asked it of all users: the rest of the sweep can't do better

@@ -16,7 +16,7 @@ EXPIRED, DUE, AGING, FRESH = -10.0, 100.0, 310.0, 2000.0
 STORE_OPERATIONS: Final = ("load", "lease", "release", "replace", "save", "delete")
 """Those of flights first."""
 
-PROVIDER_ERRORS: Final = frozenset({"provider_unavailable", "outcome_unknown", "deadline_exceeded", "cooling_down"})
+PROVIDER_ERRORS: Final = frozenset({"provider_unavailable", "outcome_unknown", "deadline_exceeded"})
 STORE_ERRORS: Final = frozenset({"store_unavailable", "timeout", "lease_timeout", "unsaved", "deadline_exceeded"})
 
 
@@ -83,7 +83,7 @@ async def the_store_fails(world: World) -> None:
     for operation in world.random.sample(STORE_OPERATIONS[:4], 2):
         world.store.faults[operation] = world.some_faults(Fault.UNREACHABLE, Fault.REPLY_LOST)
     world.may_serve_unsaved = True
-    world.allowed = STORE_ERRORS | {"cooling_down"}
+    world.allowed = STORE_ERRORS
     world.callers(get, get_for_long, renew)
     world.cancellations()
 
@@ -95,7 +95,7 @@ async def the_provider_is_down(world: World) -> None:
     world.provider.faults = world.some_faults(Fault.UNREACHABLE)
     world.provider.least_pause = 0.5 if len(world.refreshers) == 1 else 0.0
     world.requests = range(1, len(world.provider.faults) + 2)
-    world.allowed = frozenset({"provider_unavailable", "cooling_down"})
+    world.allowed = frozenset({"provider_unavailable"})
     world.serves = life_left is DUE
     world.callers(get, get_for_long)
     world.cancellations()
