@@ -180,8 +180,7 @@ class TokenRefresher:
                 is_deleted = await self._state.records.delete(key)
                 self._state.pending.drop(user_id)
             finally:
-                # A delete that failed may have happened: the flight must not store a caller's row again.
-                self._state.flights.detach(user_id, SUPERSEDED)
+                # Also if it failed: it may have happened, so that the store has to be read before a token is served.
                 self._state.cache.forget(user_id)
         return is_deleted
 

@@ -33,10 +33,9 @@ saving       lease                    detaches it; the version, or for  the reco
                                       keeps the successor out           won
 ===========  =======================  ================================  ==========================================
 
-A *login* that failed may have reached the store: the flight is outdated, and its waiters check the store once more.
-A *logout* that failed detaches the flight, so that no caller's row is stored after it; the flight's own successor is
-still stored if the old record is still there. Where a failed login meets a failed save, the save stays pending: its
-refresh token may be the only one that lives.
+A login or logout that *failed* may have reached the store: the flight is outdated. Its waiters check the store once
+more, and it stores no caller's row and no first record, which could undo a logout. Its successor is stored if the old
+record is still there. Where that save fails too, it stays pending: its refresh token may be the only one that lives.
 
 Who owns what, and what bounds it
 =================================
