@@ -9,15 +9,16 @@ provider, saves, and only then publishes.
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from copy import copy
 from typing import Final, Self
 
 from tokenflight._checks import checked_seconds, require_count, require_kind, require_text
 from tokenflight._core import failures
 from tokenflight._core.limits import Limits
-from tokenflight._core.outcome import SUPERSEDED, Outcome
+from tokenflight._core.logins import Logins
+from tokenflight._core.outcome import Outcome
 from tokenflight._core.renewal import Renewal
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._core.state import RefresherState
@@ -59,6 +60,7 @@ class TokenRefresher:
         self._provider = as_base_provider(provider)
         self._store = default_store() if store is None else store
         self._state = RefresherState(self._provider, self._store, policy, _limits, checked_listeners(on_event))
+        self._logins = Logins(self._state)
         self._entries = self._state.cache.entries  # for the fast path, which is one look-up
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -152,14 +154,7 @@ class TokenRefresher:
         and raises `LeaseTimeout` if that does not end. Raises any other `StoreError` of the store.
         """
         require_kind("tokens", tokens, TokenSet)
-        key, records = self._key(user_id), self._state.records
-        if await records.keeps_refresh_token(key, tokens):
-            # The lease first: a flight that holds it may be waiting for the login lock.
-            async with records.lease(key, wait=True), self._logging_in_or_out(user_id):
-                self._state.keep_login(user_id, await records.save_keeping_refresh_token(key, tokens))
-        else:
-            async with self._logging_in_or_out(user_id):
-                self._state.keep_login(user_id, await records.save(key, tokens))
+        await self._logins.save(self._key(user_id), tokens)
 
     async def load_tokens(self, user_id: str) -> TokenSet | None:
         """Return the stored token set of `user_id`, whatever its expiry, or None. Renew nothing.
@@ -174,15 +169,7 @@ class TokenRefresher:
 
         It wins over a renewal under way, and tells the provider nothing. Raises a `StoreError` if the store fails.
         """
-        key = self._key(user_id)
-        async with self._logging_in_or_out(user_id):
-            try:
-                is_deleted = await self._state.records.delete(key)
-                self._state.pending.drop(user_id)
-            finally:
-                # Also if it failed: it may have happened, so that the store has to be read before a token is served.
-                self._state.cache.forget(user_id)
-        return is_deleted
+        return await self._logins.delete(self._key(user_id))
 
     async def sweep(self, *, within: float = 0.0, concurrency: int = 16) -> AsyncGenerator[SweepOutcome, None]:
         """Renew each user in the store whose token set is due, or will be `within` so many seconds; yield the outcomes.
@@ -210,6 +197,7 @@ class TokenRefresher:
         """
         self._closed = True
         try:
+            await self._logins.drain()
             await self._state.flights.drain()
             await self._state.pending.aclose()
         finally:  # also if token sets are lost or the caller is cancelled: connections must not stay open
@@ -291,21 +279,6 @@ class TokenRefresher:
         renewal = Renewal(self._state, self._state.records.key(user_id), requirement)
         # A flight started for a default request serves every caller that arrives before it ends.
         return self._state.flights.start(user_id, renewal.run, serves_all=requirement == NO_REQUIREMENT)
-
-    @asynccontextmanager
-    async def _logging_in_or_out(self, user_id: str) -> AsyncIterator[None]:
-        """Write a login or logout, which wins over the flight under way."""
-        state = self._state
-        async with state.records.login_lock(user_id):
-            try:
-                yield
-            except BaseException:  # cancelled or failed, it may be stored
-                state.flights.mark_outdated(user_id)
-                state.cache.mark_stale(user_id)
-                raise
-            # It is stored. What failed before belongs to a grant that is over.
-            state.flights.detach(user_id, SUPERSEDED)
-            state.backoff.clear(user_id)
 
     def _check_use(self) -> None:
         """Raise `ConfigurationError` unless the refresher may be used, here and now."""

@@ -79,9 +79,25 @@ def test_a6_a_token_renewed_for_another_reason_is_on_no_probation(rejections: Re
 def test_a6_a_login_ends_the_probation(rejections: Rejections) -> None:
     reject(rejections, "alice", "old")
     rejections.answer("alice", "new", replaced="old", now=NOW)
-    rejections.forgive("alice", "new")
+    rejections.forgive("alice", "new", rejections.known("alice"))
 
     assert reject(rejections, "alice", "new", now=NOW + 1)
+
+
+def test_k18_what_was_rejected_while_its_own_login_was_on_its_way_stays_rejected(rejections: Rejections) -> None:
+    for before in ((), ("older",), ("new",)):
+        for token in before:
+            reject(rejections, "alice", token)
+        known = rejections.known("alice")
+        reject(rejections, "alice", "new", now=NOW + 1)
+        rejections.forgive("alice", "new", known)
+        assert ("alice", "new") in rejections
+
+
+def test_k18_what_was_rejected_before_its_login_is_good_after_it(rejections: Rejections) -> None:
+    reject(rejections, "alice", "new")
+    rejections.forgive("alice", "new", rejections.known("alice"))
+    assert ("alice", "new") not in rejections
 
 
 def test_a6_a_clock_set_back_ends_the_probation(rejections: Rejections) -> None:

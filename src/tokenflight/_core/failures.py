@@ -123,6 +123,11 @@ def still_unsaved(key: TokenKey) -> StoreUnavailable:
     )
 
 
+def store_timed_out(seconds: float) -> StoreUnavailable:
+    """An operation of the store has reached its time limit."""
+    return StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout")
+
+
 def no_token_set(key: TokenKey, returned: object) -> InvalidProviderResponse:
     """A third party's provider broke its contract."""
     what = "one without" if isinstance(returned, TokenSet) else f"a {type(returned).__name__}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from tokenflight._core import failures
 from tokenflight._core.limits import Limits
 from tokenflight._log import log
 from tokenflight.errors import (
@@ -206,7 +207,7 @@ class Records:
             raise
         except Exception as exc:
             if timeout.expired():
-                raise StoreUnavailable(f"the store took longer than {seconds:.0f} s", code="timeout") from None
+                raise failures.store_timed_out(seconds) from None
             # A third party's store that lets its engine's errors through.
             raise StoreUnavailable(
                 f"the store failed with {type(exc).__name__}; see the cause", code="unexpected"

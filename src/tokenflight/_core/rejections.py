@@ -7,12 +7,13 @@ deal with. Each time that happens after a renewal, the probation of the next tok
 """
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from tokenflight._core.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
-class _User:
+class KnownRejections:
     """What is known of one user's rejections.
 
     `tokens` are the last few that were rejected. `answered` is the access token that a renewal brought after the last
@@ -26,12 +27,15 @@ class _User:
     until: float = 0.0
 
 
+_NOTHING: Final = KnownRejections()
+
+
 class Rejections:
     """The rejected access tokens of at most `limits.max_rejected_users` users, a few of each."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._by_user: dict[str, _User] = {}
+        self._by_user: dict[str, KnownRejections] = {}
 
     def __len__(self) -> int:
         return len(self._by_user)
@@ -47,7 +51,9 @@ class Rejections:
         `current` is the access token that would be handed out now. It is never forgotten, however many older tokens
         are rejected after it.
         """
-        user = self._by_user.pop(user_id, None) or _User()  # taken out first, so that it goes to the end of the dict
+        user = (
+            self._by_user.pop(user_id, None) or KnownRejections()
+        )  # taken out first, so that it goes to the end of the dict
         is_believed = not (access_token == user.answered and user.since <= now < user.until)
         if is_believed:
             tokens = user.tokens if access_token in user.tokens else (*user.tokens, access_token)
@@ -77,13 +83,20 @@ class Rejections:
             user = replace(user, renewals=renewals, answered=access_token, since=now, until=now + seconds)
         self._by_user[user_id] = replace(user, tokens=tuple(token for token in user.tokens if token != access_token))
 
-    def forgive(self, user_id: str, access_token: str) -> None:
-        """Note that a login brought `access_token`: it is not a rejected one, and is on no probation."""
+    def known(self, user_id: str) -> KnownRejections:
+        """What is known of `user_id` now."""
+        return self._by_user.get(user_id, _NOTHING)
+
+    def forgive(self, user_id: str, access_token: str, known: KnownRejections) -> None:
+        """Note that a login brought `access_token`: it is not a rejected one, and is on no probation.
+
+        Unless it was rejected while the login was on its way: `known` is what was known when that began.
+        """
         user = self._by_user.get(user_id)
-        if user is None:
+        if user is None or (user is not known and access_token in user.tokens):
             return
         tokens = tuple(token for token in user.tokens if token != access_token)
         if tokens:
-            self._by_user[user_id] = _User(tokens)
+            self._by_user[user_id] = KnownRejections(tokens)
         else:
             del self._by_user[user_id]

@@ -48,6 +48,7 @@ dictionary                             changed by             bound
 ``PendingSaves._saves``                `PendingSaves` alone   one a user, while the store fails
 ``Backoff._by_user``                   `Backoff` alone        ``limits.max_backoff_users``
 ``Records._login_locks``               `Records` alone        weak: one for each login or logout under way
+``Logins._by_user``, ``_tasks``        `Logins` alone         one for each login or logout under way
 =====================================  =====================  ==============================================
 
 Why this order

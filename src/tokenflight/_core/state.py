@@ -11,6 +11,7 @@ from tokenflight._core.limits import Limits
 from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import PendingSaves
 from tokenflight._core.records import Records
+from tokenflight._core.rejections import KnownRejections
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._singleflight import Flight, SingleFlight, detached_context
 from tokenflight.errors import TokenflightError
@@ -109,11 +110,14 @@ class RefresherState:
         cause = self.backoff.cause(key.user_id, now)
         return None if cause is None else failures.paused(key, cause, self.backoff.remaining(key.user_id, now))
 
-    def keep_login(self, user_id: str, record: StoredTokens) -> None:
-        """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there."""
+    def keep_login(self, user_id: str, record: StoredTokens, known: KnownRejections) -> None:
+        """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there.
+
+        `known` is what was known of rejections when the login began: what was rejected later stays rejected.
+        """
         if not self.pending.continues(user_id, record.tokens):
             self.pending.drop(user_id)
-            self.cache.rejections.forgive(user_id, record.tokens.access_token)
+            self.cache.rejections.forgive(user_id, record.tokens.access_token, known)
             self.cache.keep(user_id, record, time.time())
 
     def announce(self, event: TokenEvent) -> None:

@@ -31,6 +31,8 @@ MAX_CALLBACKS: Final = 20_000
 """A schedule that takes more has no end."""
 
 PLACE: Final[ContextVar[str]] = ContextVar("place", default="")
+SPEAKER: Final[ContextVar[str]] = ContextVar("speaker", default="")
+"""Who has logged in or out: the write is a task of the refresher's."""
 """Where the running code does what it does, for the trace; a task inherits it from the one that started it."""
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 from typing import Final, TypeVar
 
-from kit.schedules.explorer import Schedule
+from kit.schedules.explorer import SPEAKER, Schedule
 from tokenflight import (
     Lease,
     MemoryTokenStore,
@@ -41,7 +41,7 @@ class PausingStore(MemoryTokenStore):
     """A store in memory whose operations take their time, before they happen and after.
 
     `faults` has, for each operation by name, what goes wrong with the next ones. `writes` are the token sets written
-    so far, None for a delete; `written_by` is the place there of each task's last write, by the task's name.
+    so far, None for a delete; `written_by` is the place there of the last write of each who logged in or out.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -92,7 +92,7 @@ class PausingStore(MemoryTokenStore):
         result = await operation()
         self._schedule.note(f"{name}{''.join(f' {label(tokens)}' for tokens in written)}")
         if written:
-            self.written_by[self._schedule.actor] = len(self.writes)
+            self.written_by[SPEAKER.get()] = len(self.writes)
             self.writes.extend(written)
         await self._schedule.pause()
         if fault is Fault.REPLY_LOST:

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Final, Protocol
 
-from kit.schedules.explorer import PLACE, Schedule
+from kit.schedules.explorer import PLACE, SPEAKER, Schedule
 from kit.schedules.parts import Fault, PausingStore, StrictProvider, label
 from kit.tally import Counts
 from tokenflight import (
@@ -201,6 +201,7 @@ class World:
     async def _say(self, refresher: TokenRefresher, word: Callable[[], Awaitable[object]]) -> None:
         await self.schedule.arrive()
         PLACE.set(self._places[refresher])
+        SPEAKER.set(self.schedule.actor)
         try:
             await word()
         except TokenflightError as error:
