@@ -1,7 +1,9 @@
 """The records that a refresher remembers, ready for a fast path of one look-up."""
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
+from typing import Final
 
 from tokenflight._core.limits import Limits
 from tokenflight._core.rejections import Rejections
@@ -9,21 +11,24 @@ from tokenflight.policy import RefreshPolicy, fresh_from, fresh_until, user_jitt
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenSet
 
+MAX_PAST: Final = 8
+"""Of how many refresh tokens an entry knows that they are past: by so many renewals a store may go back in time."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
     """A record as read or written at `since`. All times are POSIX seconds, `ttl` is in seconds.
 
     From `since` to `fresh_until` the fast path returns its token set for the default target without a full check. For
-    `ttl` the store need not be read again. `spent` is the refresh token that this record's one replaced, None where
-    unknown. `pinned` marks a record that could not be stored yet: this entry is the only copy of it.
+    `ttl` the store need not be read again. `past` has digests of the refresh tokens that this record's one came after,
+    the last few of them. `pinned` marks a record that could not be stored yet: this entry is the only copy of it.
     """
 
     record: StoredTokens
     since: float
     fresh_until: float
     ttl: float
-    spent: str | None = None
+    past: tuple[bytes, ...] = ()
     pinned: bool = False
 
     @property
@@ -42,7 +47,27 @@ class CacheEntry:
 
     def supersedes(self, tokens: TokenSet) -> bool:
         """Whether `tokens` is the set in the record or one that came before it."""
-        return self.record.tokens.supersedes(tokens, spent=self.spent)
+        return self.is_past(tokens) or self.record.tokens.supersedes(tokens)
+
+    def is_past(self, tokens: TokenSet) -> bool:
+        """Whether the refresh token in `tokens` is one that this record's came after: sent, it would cost the grant."""
+        return tokens.refresh_token is not None and _digest(tokens.refresh_token) in self.past
+
+
+def _past_of(record: StoredTokens, previous: CacheEntry | None, spent: str | None) -> tuple[bytes, ...]:
+    """The digests of the refresh tokens that came before that of `record`, the latest last."""
+    latest = record.tokens.refresh_token
+    if previous is not None and previous.tokens.refresh_token == latest and spent is None:
+        return previous.past
+    before = [] if previous is None else [previous.tokens.refresh_token]
+    digests = [] if previous is None else list(previous.past)
+    digests += [_digest(token) for token in (*before, spent) if token is not None and token != latest]
+    current = None if latest is None else _digest(latest)
+    return tuple(dict.fromkeys(digest for digest in digests if digest != current))[-MAX_PAST:]
+
+
+def _digest(refresh_token: str) -> bytes:
+    return hashlib.blake2b(refresh_token.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
 class TokenCache:
@@ -78,7 +103,7 @@ class TokenCache:
             self.entries.pop(user_id, None)
 
     def mark_stale(self, user_id: str) -> None:
-        """Let the store be read next time, but keep in mind which refresh token is spent."""
+        """Let the store be read next time, but keep in mind which refresh tokens are past."""
         entry = self.entries.get(user_id)
         if entry is not None and not entry.pinned:  # pinned: the store has only the spent refresh token
             self.entries[user_id] = replace(entry, fresh_until=-math.inf, ttl=-math.inf)
@@ -106,13 +131,12 @@ class TokenCache:
         pinned: bool = False,
     ) -> None:
         previous = self.entries.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
-        if spent is None and previous is not None and previous.tokens.refresh_token == record.tokens.refresh_token:
-            spent = previous.spent
+        past = _past_of(record, previous, spent)
         if self.is_rejected(user_id, record.tokens) or since < fresh_from(record.tokens):
             until = -math.inf
         else:
             until = min(fresh_until(record.tokens, self._policy, jitter=user_jitter(user_id)), since + ttl)
-        self.entries[user_id] = CacheEntry(record, since, until, ttl, spent, pinned)
+        self.entries[user_id] = CacheEntry(record, since, until, ttl, past, pinned)
         if len(self.entries) > self._policy.max_cached_users:
             self._evict()
 

@@ -148,7 +148,13 @@ class PendingSaves:
         """Try once; None if a login or logout was faster."""
         key, record, before = save.successor.key, save.successor.record, save.successor.before
         try:
-            await self._records.put_successor(key, record, before, may_create=lambda: self._is_pending(save))
+            await self._records.put_successor(
+                key,
+                record,
+                before,
+                may_create=lambda: self._is_pending(save),
+                known=self._cache.entries.get(key.user_id),
+            )
         except StoreConflict:
             # A write that seemed to fail may have arrived: then the conflict is with this very successor.
             current = await self._records.load(key)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from tokenflight._core import failures
+from tokenflight._core.cache import CacheEntry
 from tokenflight._core.limits import Limits
 from tokenflight._log import log
 from tokenflight.errors import (
@@ -93,6 +94,25 @@ class Records:
             )
         return record
 
+    async def load_newest(self, key: TokenKey, known: CacheEntry | None) -> StoredTokens | None:
+        """The record, as `load` gives it. If it is past to what is `known` here, that is written back first.
+
+        A store goes back in time when it is restored, or when a replica takes over that had not received the last
+        writes. The caller holds the lease.
+        """
+        while True:
+            record = await self.load(key)
+            if record is None or known is None or not known.is_past(record.tokens):
+                return record
+            newest = replace(known.record, version=new_version())
+            with suppress(StoreConflict):  # another writer came between: look again
+                await self._in_time(self._store.replace(key, newest, expected=record.version))
+                message = (
+                    "the store had an older token set of user %r at %s than this process, which wrote its own back"
+                )
+                log(logging.WARNING, message, key.user_id, key.provider)
+                return newest
+
     async def save(self, key: TokenKey, tokens: TokenSet) -> StoredTokens:
         """Write the `tokens` of a login, whatever was there; return the record."""
         if tokens.refresh_token is None:
@@ -135,13 +155,19 @@ class Records:
         return StoredTokens(tokens, issuer=self._issuer, access_tokens=before.access_tokens)
 
     async def put_successor(
-        self, key: TokenKey, record: StoredTokens, before: StoredTokens | None, *, may_create: Callable[[], bool]
+        self,
+        key: TokenKey,
+        record: StoredTokens,
+        before: StoredTokens | None,
+        *,
+        may_create: Callable[[], bool],
+        known: CacheEntry | None,
     ) -> None:
         """Write `record` in place of the record `before` and of no other; None stands for there being none.
 
-        Raises `StoreConflict` if another writer was faster. A login of another process is a record that the store
-        finds. A logout of this process leaves nothing to find: where there was no record, `may_create` tells whether
-        one has come.
+        Raises `StoreConflict` if another writer was faster, unless the store has gone back in time: what it has then is
+        past to what is `known` here. A login of another process is a record that the store finds. A logout of this
+        process leaves nothing to find: where there was no record, `may_create` tells whether one has come.
         """
         if before is None:
             # No version tells of a logout. The lock lets none come between the question and the write.
@@ -155,9 +181,11 @@ class Records:
         except StoreConflict:
             # Where this read fails, a logout may have come: then the conflict stands, and the successor is dropped.
             current = await self._load_or_none(key)
-            if current is None or current.version == before.version or current.tokens != before.tokens:
+            if current is None or current.version == before.version:
                 raise
-            # No login: the same token set, marked as refused, or written under another encryption key.
+            if current.tokens != before.tokens and (known is None or not known.is_past(current.tokens)):
+                raise
+            # No login: the same token set, marked as refused or under another encryption key, or one that is past.
             await self._in_time(self._store.replace(key, record, expected=current.version))
 
     async def mark_refused(self, key: TokenKey, record: StoredTokens) -> StoredTokens | None:

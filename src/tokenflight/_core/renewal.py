@@ -164,6 +164,10 @@ class Renewal:
         if record is None:
             self._set_starting_point(None)
             return None
+        if entry is not None and entry.is_past(record.tokens):
+            # The store has gone back in time. What it has is not used, and what is known here is written back.
+            self._set_starting_point(self._tokens_in(self._note_record(entry.record)))
+            return None
         # A forced refresh must postdate this read; otherwise any refresh since the cached entry counts.
         known = record if entry is None or self._requirement.renewal else entry.record
         self._set_starting_point(self._tokens_in(known))
@@ -207,9 +211,10 @@ class Renewal:
             return None
 
     async def _read_under_lease(self) -> None:
-        """Read the record. If the caller keeps token sets itself and holds a newer one, store that one first."""
+        """Read the record. If this process or the caller knows a newer token set, store that one first."""
         while True:
-            record = self._note_record(await self._state.records.load(self._key))
+            known = self._state.cache.entries.get(self._key.user_id)
+            record = self._note_record(await self._state.records.load_newest(self._key, known))
             held = self._requirement.held
             if held is None or self._flight.outdated or (record is not None and not self._is_older_than_held(record)):
                 return
@@ -347,7 +352,13 @@ class Renewal:
 
     async def _put(self, record: StoredTokens, before: StoredTokens | None) -> None:
         """Write `record` in place of `before`. Its version decides; only where there was none, the flight is asked."""
-        await self._state.records.put_successor(self._key, record, before, may_create=lambda: not self._flight.outdated)
+        await self._state.records.put_successor(
+            self._key,
+            record,
+            before,
+            may_create=lambda: not self._flight.outdated,
+            known=self._state.cache.entries.get(self._key.user_id),
+        )
 
     def _set_starting_point(self, tokens: TokenSet | None) -> None:
         """Note the token set to be renewed.

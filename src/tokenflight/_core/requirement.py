@@ -21,18 +21,18 @@ class Requirement:
     replacing: TokenSet | None = None
     held: TokenSet | None = None
 
-    def excludes(self, tokens: TokenSet, *, spent: str | None) -> bool:
-        """Whether `tokens` will not do, however long it is still valid; `spent` is as in `excludes_as_older`."""
+    def excludes(self, tokens: TokenSet, *, held_is_past: bool) -> bool:
+        """Whether `tokens` will not do, however long it is still valid; see `excludes_as_older`."""
         is_replaced = self.replacing is not None and tokens.has_same_access(self.replacing)
-        return self.renewal or is_replaced or self.excludes_as_older(tokens, spent=spent)
+        return self.renewal or is_replaced or self.excludes_as_older(tokens, held_is_past=held_is_past)
 
-    def excludes_as_older(self, tokens: TokenSet, *, spent: str | None) -> bool:
+    def excludes_as_older(self, tokens: TokenSet, *, held_is_past: bool) -> bool:
         """Whether `tokens` is older than what the caller holds.
 
-        `spent` is a refresh token that is known to be used up. Where the caller holds that one, any token set is
-        better: sent again, it would cost the user the grant.
+        `held_is_past` says that the refresh token which the caller holds is known to be used up or replaced. Any token
+        set is better then: sent again, that one would cost the user the grant.
         """
-        if self.held is None or (spent is not None and spent == self.held.refresh_token):
+        if self.held is None or held_is_past:
             return False
         return not tokens.supersedes(self.held)
 

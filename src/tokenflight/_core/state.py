@@ -54,7 +54,7 @@ class RefresherState:
         """
         if tokens is None:
             return Freshness.EXPIRED
-        excluded = requirement.excludes(tokens, spent=self._spent(user_id))
+        excluded = requirement.excludes(tokens, held_is_past=self.is_past(user_id, requirement.held))
         if excluded or self.cache.is_rejected(user_id, tokens):
             return Freshness.EXPIRED
         now = time.time() + later
@@ -125,9 +125,14 @@ class RefresherState:
         with detached_context():  # or a listener's task would count as part of the flight, and could not wait for it
             announce(event, self._listeners)
 
+    def is_past(self, user_id: str, tokens: TokenSet | None) -> bool:
+        """Whether the refresh token in `tokens` is known here to be used up or replaced."""
+        entry = None if tokens is None else self.cache.entries.get(user_id)
+        return entry is not None and tokens is not None and entry.is_past(tokens)
+
     def is_older_than_held(self, user_id: str, tokens: TokenSet, requirement: Requirement) -> bool:
         """Whether `tokens` is older than the token set that the caller holds."""
-        return requirement.excludes_as_older(tokens, spent=self._spent(user_id))
+        return requirement.excludes_as_older(tokens, held_is_past=self.is_past(user_id, requirement.held))
 
     def _answers(self, user_id: str, outcome: Outcome, requirement: Requirement) -> bool:
         """Whether the `outcome` of a flight that another caller started answers a caller with `requirement` too."""
@@ -138,7 +143,3 @@ class RefresherState:
             return self.judge(user_id, tokens, requirement).is_good
         # Another renewal would give no more, or fail again: only a caller that holds a newer set asks for one.
         return not self.is_older_than_held(user_id, tokens, requirement)
-
-    def _spent(self, user_id: str) -> str | None:
-        entry = self.cache.entries.get(user_id)
-        return None if entry is None else entry.spent
