@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tokenflight.stores import StoredTokens, new_version
+from tokenflight.stores import RenewalFailure, StoredTokens, new_version
 from tokenflight.tokens import Target, TokenSet
 
 json_values = st.recursive(
@@ -47,11 +47,22 @@ urls = st.text() | st.builds(
 """Whole URLs, broken ones, and text that is none."""
 targets = st.builds(Target, *[st.none() | st.text(min_size=1)] * 3).filter(lambda target: target != Target())
 
+failures = st.builds(
+    RenewalFailure,
+    kind=st.text(),
+    code=st.text(),
+    at=st.floats(allow_nan=False, allow_infinity=False),
+    until=st.floats(allow_nan=False, allow_infinity=False),
+    count=st.integers(1, 2**31),
+    error=st.none() | st.text(),
+)
+
 records = st.builds(
     StoredTokens,
     token_sets,
     st.builds(new_version),
     issuer=st.none() | st.text(),
+    failure=st.none() | failures,
     refused=st.booleans(),
     access_tokens=st.dictionaries(
         targets,

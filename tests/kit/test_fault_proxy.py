@@ -34,6 +34,7 @@ a reply of ten megabytes                      InvalidProviderResponse     outcom
 """
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -203,9 +204,9 @@ class App:
     events: list[TokenEvent]
     directory: Path
 
-    def files(self) -> dict[str, bytes]:
-        """What is stored."""
-        return {path.name: path.read_bytes() for path in self.directory.rglob("*.json")}
+    def files(self) -> dict[str, object]:
+        """The token sets that are stored. A record also tells of the failure, which concerns other processes (K1)."""
+        return {path.name: json.loads(path.read_bytes())["tokens"] for path in self.directory.rglob("*.json")}
 
     async def ask(self) -> TokenSet | BaseException:
         """What a waiter gets."""

@@ -6,7 +6,8 @@ from typing import Final
 
 from tokenflight._core.failures import without_frames
 from tokenflight._core.limits import Limits
-from tokenflight.errors import TokenflightError
+from tokenflight.errors import TokenflightError, TokenRefreshError
+from tokenflight.stores.base import RenewalFailure
 
 PROBED_AGAIN_SECONDS: Final = 1.0
 """When a caller may ask again whether the probe has ended."""
@@ -85,14 +86,27 @@ class Backoff:
             if self._provider is not None:
                 self._provider = _Pause(1, now, now + pause, self._provider.cause) if pause else None
 
-    def failed(self, user_id: str, now: float, cause: TokenflightError, *, at_least: float = 0.0) -> None:
+    def failed(self, user_id: str, now: float, cause: TokenflightError, *, at_least: float = 0.0) -> RenewalFailure:
         """Start the next, longer pause of `user_id`, of `at_least` so many seconds, because of `cause`."""
-        previous = self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
+        previous = self._by_user.get(user_id)
         failures = 1 if previous is None else previous.failures + 1
         longest = min(self._limits.first_backoff * 2.0 ** min(failures - 1, 30), self._limits.longest_backoff)
         # Jitter, so that users that failed together do not come back together.
         seconds = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - not a secret
-        self._by_user[user_id] = _Pause(failures, now, now + seconds, without_frames(cause))
+        self._put(user_id, _Pause(failures, now, now + seconds, without_frames(cause)))
+        word = cause.error if isinstance(cause, TokenRefreshError) else None
+        return RenewalFailure(type(cause).__name__, cause.code, now, now + seconds, failures, word)
+
+    def failed_elsewhere(self, user_id: str, failure: RenewalFailure, cause: TokenflightError) -> None:
+        """Heed the pause that another process began because of `cause`, unless the own one began later."""
+        own = self._by_user.get(user_id)
+        if own is None or own.since < failure.at:
+            until = min(failure.until, failure.at + self._limits.longest_provider_pause)
+            self._put(user_id, _Pause(failure.count, failure.at, until, cause))
+
+    def _put(self, user_id: str, pause: _Pause) -> None:
+        self._by_user.pop(user_id, None)  # taken out first, so that it goes to the end of the dict
+        self._by_user[user_id] = pause
         if len(self._by_user) > self._limits.max_backoff_users:
             del self._by_user[next(iter(self._by_user))]
 

@@ -1,18 +1,26 @@
 """The errors that a refresher itself raises, worded in one place: what happened, for whom, and what to do next."""
 
+from collections.abc import Mapping
 from copy import copy
+from typing import Final
 
 from tokenflight._core.limits import Limits
 from tokenflight.errors import (
     ConfigurationError,
     InvalidProviderResponse,
+    ProviderMisconfigured,
     ProviderUnavailable,
     ReauthenticationRequired,
     StoreUnavailable,
     TokenflightError,
     TokenRefreshError,
 )
+from tokenflight.stores.base import RenewalFailure
 from tokenflight.tokens import TokenKey, TokenSet
+
+_KINDS: Final[Mapping[str, type[TokenRefreshError]]] = {
+    kind.__name__: kind for kind in (ProviderUnavailable, ProviderMisconfigured, InvalidProviderResponse)
+}
 
 
 def closed() -> ConfigurationError:
@@ -67,6 +75,27 @@ def without_frames(error: TokenflightError) -> TokenflightError:
     except Exception:  # noqa: BLE001 - a foreign exception may refuse to be copied
         kept.__cause__ = None
     return kept
+
+
+def concerns_all_processes(error: TokenRefreshError) -> bool:
+    """Whether a renewal failed at the provider, so that the same request from another process would do harm.
+
+    A wrong secret or a network without a way out is the matter of one process: others may well be in order.
+    """
+    was_reached = isinstance(error, ProviderUnavailable) and error.code not in {"unreachable", "discovery_failed"}
+    return was_reached or isinstance(error, InvalidProviderResponse)
+
+
+def failed_elsewhere(key: TokenKey, failure: RenewalFailure) -> TokenRefreshError:
+    """The failure of a renewal in another process, which that noted in the record."""
+    kind = _KINDS.get(failure.kind, TokenRefreshError)
+    return kind(
+        f"another process could not renew the token set of user {key.user_id!r} at {key.provider}: {failure.code}",
+        code=failure.code,
+        user_id=key.user_id,
+        provider=key.provider,
+        error=failure.error,
+    )
 
 
 def overloaded(key: TokenKey, seconds: float) -> ProviderUnavailable:

@@ -21,7 +21,7 @@ from tokenflight.errors import (
     TokenflightError,
 )
 from tokenflight.providers.base import BaseProvider
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, new_version
+from tokenflight.stores.base import Lease, RenewalFailure, StoredTokens, TokenStore, new_version
 from tokenflight.tokens import TokenKey, TokenSet
 
 T = TypeVar("T")
@@ -208,6 +208,19 @@ class Records:
         except StoreError:
             return current  # as above
         return refused
+
+    async def note_failure(self, key: TokenKey, record: StoredTokens, failure: RenewalFailure) -> StoredTokens:
+        """Tell other processes in the record that its renewal has failed; return the record as it is then, if known.
+
+        The caller holds the lease. Where this can't be written, another process asks the provider once more: no harm
+        but for one that acts on requests whose replies it loses.
+        """
+        noted = replace(record, version=new_version(), failure=failure)
+        try:
+            await self._in_time(self._store.replace(key, noted, expected=record.version))
+        except StoreError:
+            return record
+        return noted
 
     def keys(self) -> AsyncIterator[TokenKey]:
         """The keys of the provider's records. Errors that the store raises while it lists them pass through."""

@@ -112,6 +112,8 @@ class Renewal:
         self._spent: str | None = None
         """The refresh token that this flight used up."""
         self._event: TokenEvent | None = None
+        self._paused_for: TokenflightError | None = None
+        """The failure after which a pause has begun."""
 
     async def run(self, flight: Flight[Outcome]) -> Outcome:
         """Do all of it; the work of `flight`."""
@@ -277,6 +279,12 @@ class Renewal:
             return None
         except PartialRenewal as partial:
             tokens, error = partial.tokens, partial.error
+        except TokenRefreshError as exc:
+            place.give_back()  # as above
+            self._paused_for, failure = exc, self._state.begin_pause(self._key.user_id, exc)
+            if record is not None and failures.concerns_all_processes(exc):
+                self._note_record(await self._state.records.note_failure(self._key, record, failure))
+            raise
         return Successor(self._key, self._state.records.successor(tokens, record), record, self._started, error)
 
     async def _save(self, successor: Successor, lease_stack: AsyncExitStack) -> Outcome:
@@ -287,14 +295,14 @@ class Renewal:
         except TokenflightError as exc:
             if isinstance(exc, StoreConflict) or self._is_overtaken(successor):
                 return self._discard()
-            self._note_issued(successor)
+            state.note_issued(successor)
             # The lease goes along: while the store has a spent refresh token, no other process may renew.
             state.pending.add(successor, lease_stack.pop_all(), exc)
             if self._flight.detached:
                 # A login stored the same token set again, and its flight waits for this lease: serve its waiters now.
                 state.flights.detach(user_id, SUPERSEDED)
         else:
-            self._note_issued(successor)
+            state.note_issued(successor)
             self._event = self._make_event(TokenRenewed, rotated=successor.is_rotated, expires_at=tokens.expires_at)
         self._spent = successor.spent
         self._note_record(successor.record)
@@ -302,13 +310,6 @@ class Renewal:
             return self._fail(successor.error)
         state.backoff.clear(user_id)
         return Outcome(successor.record, renewed=True)
-
-    def _note_issued(self, successor: Successor) -> None:
-        """Tell the rejections which access token the provider has issued, and in place of which."""
-        if successor.error is None:
-            replaced = None if successor.before is None else successor.before.tokens.access_token
-            issued = successor.record.tokens.access_token
-            self._state.cache.rejections.answer(self._key.user_id, issued, replaced=replaced, now=time.time())
 
     def _discard(self) -> Outcome:
         """Another writer won: a login, a logout, or, where the lease had lapsed, another renewal."""
@@ -318,14 +319,13 @@ class Renewal:
 
     def _fail(self, error: TokenflightError) -> Outcome:
         """End without a new token set; note when it makes sense to try again."""
-        backoff, record, user_id, now = self._state.backoff, self._record, self._key.user_id, time.time()
+        record, user_id = self._record, self._key.user_id
         is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
-        pause = failures.pause_asked_for(error, self._state.limits)
-        if pause and error.code != "not_yet":  # too early for this user says nothing about others
-            backoff.hold_provider(now, pause, error)
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        if is_served or is_about_provider:  # also if detached: the flight that waits for the lease must not ask at once
-            backoff.failed(user_id, now, error, at_least=pause)
+        if error is not self._paused_for and (is_served or is_about_provider):
+            self._state.begin_pause(
+                user_id, error
+            )  # also if detached: the flight that waits for the lease must not ask at once
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)
         return Outcome(record, error)
 
@@ -372,6 +372,8 @@ class Renewal:
     def _note_record(self, record: StoredTokens | None) -> StoredTokens | None:
         """Note what the store holds, as just read or written; return it."""
         self._record, self._read_at = record, time.time()
+        if record is not None:
+            self._state.heed_failure(self._key, record)
         return record
 
     def _is_good(self, record: StoredTokens) -> bool:

@@ -9,16 +9,17 @@ from tokenflight._core.backoff import Backoff
 from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
 from tokenflight._core.outcome import SUPERSEDED, Outcome
-from tokenflight._core.pending import PendingSaves
+from tokenflight._core.pending import PendingSaves, Successor
 from tokenflight._core.records import Records
 from tokenflight._core.rejections import KnownRejections
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._singleflight import Flight, SingleFlight, detached_context
+from tokenflight._token_times import MAX_CLOCK_SKEW_SECONDS
 from tokenflight.errors import TokenflightError
 from tokenflight.events import Listeners, TokenEvent, announce
 from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter
 from tokenflight.providers.base import BaseProvider
-from tokenflight.stores.base import StoredTokens, TokenStore
+from tokenflight.stores.base import RenewalFailure, StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
 
 
@@ -110,6 +111,22 @@ class RefresherState:
         cause = self.backoff.cause(key.user_id, now)
         return None if cause is None else failures.paused(key, cause, self.backoff.remaining(key.user_id, now))
 
+    def begin_pause(self, user_id: str, error: TokenflightError) -> RenewalFailure:
+        """Let the user, or all users where the provider asks for it, wait because of `error`; return what to tell."""
+        now, pause = time.time(), failures.pause_asked_for(error, self.limits)
+        if pause and error.code != "not_yet":  # "too early" for one user says nothing about others
+            self.backoff.hold_provider(now, pause, error)
+        return self.backoff.failed(user_id, now, error, at_least=pause)
+
+    def heed_failure(self, key: TokenKey, record: StoredTokens) -> None:
+        """Leave the provider alone for as long as a process does that has noted a failure in `record`, just read."""
+        failure, entry = record.failure, self.cache.entries.get(key.user_id)
+        if failure is None:
+            if entry is not None and entry.record.failure is not None:
+                self.backoff.clear(key.user_id)  # another process has stored a login or a renewal
+        elif failure.at <= time.time() + MAX_CLOCK_SKEW_SECONDS:
+            self.backoff.failed_elsewhere(key.user_id, failure, failures.failed_elsewhere(key, failure))
+
     def keep_login(self, user_id: str, record: StoredTokens, known: KnownRejections) -> None:
         """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there.
 
@@ -119,6 +136,13 @@ class RefresherState:
             self.pending.drop(user_id)
             self.cache.rejections.forgive(user_id, record.tokens.access_token, known)
             self.cache.keep(user_id, record, time.time())
+
+    def note_issued(self, successor: Successor) -> None:
+        """Tell the rejections which access token the provider has issued, and in place of which."""
+        if successor.error is None:
+            replaced = None if successor.before is None else successor.before.tokens.access_token
+            user_id, issued = successor.key.user_id, successor.record.tokens.access_token
+            self.cache.rejections.answer(user_id, issued, replaced=replaced, now=time.time())
 
     def announce(self, event: TokenEvent) -> None:
         """Log `event` and tell the listeners. What a listener starts is no part of the flight that announces."""

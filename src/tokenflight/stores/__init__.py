@@ -1,6 +1,6 @@
 """Stores: where token sets outlive the process."""
 
-from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStore, Version, new_version
+from tokenflight.stores.base import Lease, LogoutMarker, RenewalFailure, StoredTokens, TokenStore, Version, new_version
 from tokenflight.stores.file._store import FileTokenStore
 from tokenflight.stores.memory import MemoryTokenStore
 
@@ -9,6 +9,7 @@ __all__ = [
     "Lease",
     "LogoutMarker",
     "MemoryTokenStore",
+    "RenewalFailure",
     "StoredTokens",
     "TokenStore",
     "Version",

@@ -22,6 +22,22 @@ def new_version() -> Version:
     return Version(secrets.token_hex(8))
 
 
+@dataclass(frozen=True, slots=True)
+class RenewalFailure:
+    """The last renewal of a record, if it failed: told to other processes, so that none repeats it too soon.
+
+    `kind` is the name of the error's class, `code` and `error` are as in the error. `at` is when it failed and `until`
+    is the end of the pause, both in POSIX seconds. `count` is how many renewals have failed in a row.
+    """
+
+    kind: str
+    code: str
+    at: float
+    until: float
+    count: int = 1
+    error: str | None = None
+
+
 _NO_ACCESS_TOKENS: Final = ReadOnlyDict[Target, TokenSet]()
 
 
@@ -33,7 +49,8 @@ class StoredTokens:
     made by the caller of a write, a new one for each write. Note that `dataclasses.replace` keeps the old version
     unless it is given a `new_version`. `issuer` is the authorization server that issued the grant, None where unknown;
     the refresh token is sent to no other. `refused` says that the provider has refused the refresh token, which is
-    then not sent again. `access_tokens` holds the access tokens of other targets, read-only.
+    then not sent again. `access_tokens` holds the access tokens of other targets, read-only. `failure` is there if the
+    last renewal failed, and the provider should be left alone for a while.
 
     Raises `ConfigurationError` if `access_tokens` has one for the default target, or one with a refresh token, an ID
     token or further members, which belong to the grant.
@@ -44,6 +61,7 @@ class StoredTokens:
     issuer: str | None = None
     refused: bool = False
     access_tokens: Mapping[Target, TokenSet] = field(default_factory=lambda: _NO_ACCESS_TOKENS, hash=False)
+    failure: RenewalFailure | None = None
 
     def __post_init__(self) -> None:
         if not self.access_tokens:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final, Protocol
 
+from tokenflight._token_times import number
 from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
 from tokenflight.stores import _failures
-from tokenflight.stores.base import StoredTokens, Version
+from tokenflight.stores.base import RenewalFailure, StoredTokens, Version
 from tokenflight.tokens import DEFAULT_TARGET, Target, TokenKey, TokenSet
 
 RECORD_FORMAT_VERSION: Final = 2
@@ -63,6 +64,7 @@ def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
 
     Raises `StoreError` if that is larger than `MAX_RECORD_BYTES`.
     """
+    failure = {} if record.failure is None else {"failure": _without_nulls(asdict(record.failure))}
     return json_bytes(
         key,
         {
@@ -74,6 +76,7 @@ def encode_record(key: TokenKey, record: StoredTokens) -> bytes:
             "refused": record.refused,
             "tokens": record.tokens.to_dict(),
             "access_tokens": [_access_token(*item) for item in record.access_tokens.items()],
+            **failure,
         },
     )
 
@@ -168,7 +171,8 @@ def _decode(key: TokenKey, data: bytes) -> StoredTokens:
     ):
         raise StoreCorrupted("its version, issuer or refused member is missing or of the wrong type")
     access_tokens = _decode_access_tokens(record.get("access_tokens", []))
-    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused, access_tokens)
+    failure = _decode_failure(record.get("failure"))
+    return StoredTokens(TokenSet.from_dict(tokens), Version(version), issuer, refused, access_tokens, failure)
 
 
 def _access_token(target: Target, tokens: TokenSet) -> dict[str, Any]:
@@ -188,6 +192,22 @@ def _decode_access_tokens(items: object) -> dict[Target, TokenSet]:
             members = {name: item[name] for name in _ACCESS_TOKEN_MEMBERS if name in item}
             access_tokens[target] = TokenSet.from_dict(members)
     return access_tokens
+
+
+def _decode_failure(members: object) -> RenewalFailure | None:
+    """Read how the last renewal failed; None if it did not, or if this version can't read it.
+
+    It is advice on when to ask the provider again: no reason to lose the record over.
+    """
+    if not isinstance(members, dict):
+        return None
+    kind, code, error = (members.get(name) for name in ("kind", "code", "error"))
+    at, until, count = (number(members.get(name)) for name in ("at", "until", "count"))
+    if not isinstance(kind, str) or not isinstance(code, str) or not isinstance(error, str | None):
+        return None
+    if at is None or until is None or count is None or count < 1:
+        return None
+    return RenewalFailure(kind, code, at, until, int(count), error)
 
 
 def _decode_target(members: object) -> Target | None:

@@ -9,6 +9,7 @@ from tokenflight.stores.base import StoredTokens
 from tokenflight.testing.conformance._suite import (
     ACCESS_TOKENS,
     BARE,
+    FAILURE,
     FULL,
     HOSTILE_NAMES,
     ISSUER,
@@ -64,6 +65,15 @@ class RecordTests(StoreSuite, ABC):
             assert await other.load(KEY) == renewed
             await store.save(KEY, login := StoredTokens(BARE))
             assert await other.load(KEY) == login
+
+    async def test_the_failure_of_the_last_renewal_is_kept_until_another_write(self) -> None:
+        async with self.open_store() as store, self.open_store() as other:
+            await store.save(KEY, record := StoredTokens(BARE))
+            failed = StoredTokens(BARE, failure=FAILURE)
+            await store.replace(KEY, failed, expected=record.version)
+            assert await other.load(KEY) == failed
+            await other.replace(KEY, renewed := StoredTokens(FULL), expected=failed.version)
+            assert await store.load(KEY) == renewed
 
     async def test_a_save_wins_while_another_store_holds_the_lease(self) -> None:
         async with self.open_store() as store, self.open_store() as other:

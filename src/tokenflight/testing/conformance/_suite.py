@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, ClassVar, Final
 
-from tokenflight.stores.base import StoredTokens, TokenStore
+from tokenflight.stores.base import RenewalFailure, StoredTokens, TokenStore
 from tokenflight.tokens import Target, TokenKey, TokenSet
 
 KEY: Final = TokenKey("idp", "alice")
@@ -31,6 +31,8 @@ ACCESS_TOKENS: Final = {
     ),
     Target(scope="orders:read orders:write", audience="\u20ac \U0001f600"): TokenSet("access-orders"),
 }
+
+FAILURE: Final = RenewalFailure("ProviderUnavailable", "server_error", 1_799_996_400.5, 1_799_996_402, 2, "\u20ac")
 
 PLAIN_NAMES: Final = ("a", "b", "aa", "a.b", "a-b", "a_b", "alice@example.com", "1")
 HOSTILE_NAMES: Final = (
