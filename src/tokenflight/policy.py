@@ -37,7 +37,7 @@ class RefreshPolicy:
     a renewal of another process. None trusts it until the token is due.
     `max_cached_users`: the number of users in the cache. For one more, the oldest is evicted and has to be read again.
     `max_concurrent_renewals`: the number of renewals of one refresher that are at the provider, or about to be sent to
-    it, at the same moment.
+    it, at the same moment. One that takes longer than a second no longer counts, unless some five hundred do.
 
     Raises `ConfigurationError` for a value out of range.
     """

@@ -25,6 +25,12 @@ class Limits:
     max_concurrent_reads: int = 64
     """How many flights read their record at the same moment, without a lease."""
 
+    hanging_after: float = 1.0
+    """How long the provider may take until a renewal counts as one that hangs, and gives its place to another."""
+
+    max_renewals_under_way: int = 512
+    """How many renewals may be under way, those that hang included; at least twice as many as there are places."""
+
     max_rejected_users: int = 10_000
     """Of how many users the refresher remembers access tokens that an API rejected."""
 

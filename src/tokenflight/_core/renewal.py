@@ -68,11 +68,11 @@ like one that has.
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from dataclasses import replace
 from typing import TypeVar
 
 from tokenflight._core import failures
 from tokenflight._core.deadlines import deadline
+from tokenflight._core.goal import Goal
 from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import Successor
 from tokenflight._core.places import Place
@@ -93,7 +93,7 @@ from tokenflight.events import RenewalDiscarded, RenewalFailed, TokenAdopted, To
 from tokenflight.policy import Freshness
 from tokenflight.providers.base import PartialRenewal
 from tokenflight.stores.base import Lease, StoredTokens
-from tokenflight.tokens import TokenKey, TokenSet
+from tokenflight.tokens import TokenKey
 
 E = TypeVar("E", bound=TokenEvent)
 
@@ -104,11 +104,9 @@ class Renewal:
     def __init__(self, state: RefresherState, key: TokenKey, requirement: Requirement) -> None:
         self._state = state
         self._key = key
-        self._requirement = requirement
+        self._goal = Goal(state, key.user_id, requirement)
         self._read_at: float | None = None
         """When the flight read or wrote the record last, in POSIX seconds; None while it has only the cache's."""
-        self._starting_point: TokenSet | None = None
-        """The token set to be renewed. A record with another access token was written after this flight began."""
         self._spent: str | None = None
         """The refresh token that this flight used up."""
         self._event: TokenEvent | None = None
@@ -133,7 +131,7 @@ class Renewal:
     async def _find_or_renew(self) -> Outcome:
         if (outcome := self._stand_in_during_pause() or await self._read()) is not None:
             return outcome
-        if self._read_at is not None and self._requirement.held is None:
+        if self._read_at is not None and self._goal.held is None:
             # Before looking at pauses: a caller has to learn that it takes a login, paused or not.
             tokens = None if self._record is None else self._record.tokens
             self._state.provider.require_refresh_token(self._key.user_id, tokens)
@@ -143,10 +141,10 @@ class Renewal:
 
     def _stand_in_during_pause(self) -> Outcome | None:
         """In a pause, a valid cached token set stands in without a read, if it is current or the store had failed."""
-        entry, requirement = self._entry, self._requirement
-        if entry is None or requirement != NO_REQUIREMENT:
+        entry = self._entry
+        if entry is None or self._goal.requirement != NO_REQUIREMENT:
             return None
-        if self._state.judge(self._key.user_id, self._tokens_in(entry.record)) is Freshness.EXPIRED:
+        if self._state.judge(self._key.user_id, self._goal.tokens_in(entry.record)) is Freshness.EXPIRED:
             return None
         obstacle = self._state.blocked_by(self._key)
         if obstacle is None or not (entry.is_current(time.time()) or isinstance(obstacle, StoreError)):
@@ -159,23 +157,22 @@ class Renewal:
         """Read the record without a lease, unless the cache is current; None if it has to be renewed."""
         entry = self._entry
         if entry is not None and entry.is_current(time.time()) and not entry.record.refused:
-            self._set_starting_point(self._tokens_in(entry.record))
+            self._goal.start_from(entry.record)
             return None
         async with self._turn(), self._state.reads:  # a queue here, so that no read times out in the store's own queue
             record = self._note_record(await self._state.records.load(self._key))
         if record is None:
-            self._set_starting_point(None)
+            self._goal.start_from(None)
             return None
         if entry is not None and entry.is_past(record.tokens):
             # The store has gone back in time. What it has is not used, and what is known here is written back.
-            self._set_starting_point(self._tokens_in(self._note_record(entry.record)))
+            self._goal.start_from(self._note_record(entry.record))
             return None
         # A forced refresh must postdate this read; otherwise any refresh since the cached entry counts.
-        known = record if entry is None or self._requirement.renewal else entry.record
-        self._set_starting_point(self._tokens_in(known))
-        if self._is_good(record):
+        self._goal.start_from(record if entry is None or self._goal.requirement.renewal else entry.record)
+        if self._goal.is_met_by(record):
             return Outcome(record)
-        if record.refused and not self._is_older_than_held(record):
+        if record.refused and not self._goal.is_older_than_held(record):
             raise failures.refused_before(self._key)
         if entry is None:
             self._publish()  # callers whose patience ends get it from the cache, if it is still really valid
@@ -185,7 +182,7 @@ class Renewal:
         """Renew under the lease: read again, then adopt what another process stored, or ask the provider and save."""
         while True:
             async with AsyncExitStack() as lease_stack:
-                with Place(self._state.renewals) as place:
+                with Place(self._state.places) as place:
                     async with self._turn():
                         lease = await self._acquire_lease(lease_stack, place)
                         if lease is not None:
@@ -208,7 +205,7 @@ class Renewal:
             return await lease_stack.enter_async_context(self._state.records.lease(self._key, wait=True))
         except LeaseTimeout:
             record = self._note_record(await self._state.records.load(self._key))
-            if record is None or not self._is_good(record):
+            if record is None or not self._goal.is_met_by(record):
                 raise
             return None
 
@@ -217,8 +214,12 @@ class Renewal:
         while True:
             known = self._state.cache.entries.get(self._key.user_id)
             record = self._note_record(await self._state.records.load_newest(self._key, known))
-            held = self._requirement.held
-            if held is None or self._flight.outdated or (record is not None and not self._is_older_than_held(record)):
+            held = self._goal.held
+            if (
+                held is None
+                or self._flight.outdated
+                or (record is not None and not self._goal.is_older_than_held(record))
+            ):
                 return
             successor = self._state.records.successor(held, record)
             try:
@@ -227,7 +228,7 @@ class Renewal:
                 if exc.code == "logged_out":
                     raise failures.logged_out(self._key) from None
                 continue  # another process has written a record: read it
-            self._starting_point = held
+            self._goal.start_from_held()
             self._note_record(successor)
             return
 
@@ -256,9 +257,9 @@ class Renewal:
         record = self._record
         if record is None:
             return None
-        if self._is_good(record):
+        if self._goal.is_met_by(record):
             self._event = self._make_event(TokenAdopted, expires_at=record.tokens.expires_at)
-            return Outcome(record, renewed=self._is_new(record))
+            return Outcome(record, renewed=self._goal.is_newer(record))
         if record.refused:
             raise failures.refused_before(self._key)
         return None
@@ -268,7 +269,10 @@ class Renewal:
         record = self._record
         error: TokenRefreshError | None = None
         try:
-            tokens = await ask_provider(self._state, self._key, None if record is None else record.tokens, probe=self)
+            with place.given_up_after(self._state.limits.hanging_after):
+                tokens = await ask_provider(
+                    self._state, self._key, None if record is None else record.tokens, probe=self
+                )
         except ReauthenticationRequired as refusal:
             place.give_back()  # before the write to the store, which needs no place
             if record is None or refusal.reason != "refused":
@@ -320,7 +324,7 @@ class Renewal:
     def _fail(self, error: TokenflightError) -> Outcome:
         """End without a new token set; note when it makes sense to try again."""
         record, user_id = self._record, self._key.user_id
-        is_served = self._state.judge(user_id, self._tokens_in(record)) is not Freshness.EXPIRED
+        is_served = self._state.judge(user_id, self._goal.tokens_in(record)) is not Freshness.EXPIRED
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
         if error is not self._paused_for and (is_served or is_about_provider):
             self._state.begin_pause(
@@ -346,10 +350,6 @@ class Renewal:
         seconds = self._state.limits.turn_timeout
         return deadline(seconds, failures.overloaded(self._key, seconds))
 
-    def _tokens_in(self, record: StoredTokens | None) -> TokenSet | None:
-        """The token set in `record` for the target that this flight is about."""
-        return None if record is None else record.tokens_for(self._requirement.target)
-
     async def _put(self, record: StoredTokens, before: StoredTokens | None) -> None:
         """Write `record` in place of `before`. Its version decides; only where there was none, the flight is asked."""
         await self._state.records.put_successor(
@@ -360,15 +360,6 @@ class Renewal:
             known=self._state.cache.entries.get(self._key.user_id),
         )
 
-    def _set_starting_point(self, tokens: TokenSet | None) -> None:
-        """Note the token set to be renewed.
-
-        Until now a forced refresh had nothing to compare with. From now on it means: any access token but that one.
-        """
-        self._starting_point = self._requirement.replacing or tokens
-        if self._requirement.renewal:
-            self._requirement = replace(self._requirement, renewal=False, replacing=self._starting_point)
-
     def _note_record(self, record: StoredTokens | None) -> StoredTokens | None:
         """Note what the store holds, as just read or written; return it."""
         self._record, self._read_at = record, time.time()
@@ -376,25 +367,12 @@ class Renewal:
             self._state.heed_failure(self._key, record)
         return record
 
-    def _is_good(self, record: StoredTokens) -> bool:
-        """Whether `record`, just read, makes a renewal unnecessary."""
-        return self._state.judge(self._key.user_id, self._tokens_in(record), self._requirement).is_good
-
-    def _is_new(self, record: StoredTokens) -> bool:
-        """Whether the access token in `record` is newer than the flight."""
-        tokens = self._tokens_in(record)
-        return tokens is None or self._starting_point is None or not tokens.has_same_access(self._starting_point)
-
     def _is_overtaken(self, successor: Successor) -> bool:
         """Whether a login or logout has detached this flight, other than a login of the very grant it has renewed."""
         if not self._flight.detached:
             return False
         entry, before = self._state.cache.entries.get(self._key.user_id), successor.before
         return entry is None or before is None or entry.tokens != before.tokens
-
-    def _is_older_than_held(self, record: StoredTokens) -> bool:
-        """Whether `record` is older than the token set that the caller holds."""
-        return self._state.is_older_than_held(self._key.user_id, record.tokens, self._requirement)
 
     def _make_event(self, kind: Callable[..., E], **members: object) -> E:
         return kind(self._key.user_id, self._key.provider, time.monotonic() - self._started, **members)

@@ -10,6 +10,7 @@ from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
 from tokenflight._core.outcome import SUPERSEDED, Outcome
 from tokenflight._core.pending import PendingSaves, Successor
+from tokenflight._core.places import Places
 from tokenflight._core.records import Records
 from tokenflight._core.rejections import KnownRejections
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
@@ -44,7 +45,8 @@ class RefresherState:
         self.flights = SingleFlight[Outcome]()
         self.pending = PendingSaves(self.records, self.cache, self.announce, limits)
         self.reads = asyncio.Semaphore(limits.max_concurrent_reads)
-        self.renewals = asyncio.Semaphore(policy.max_concurrent_renewals)
+        places = policy.max_concurrent_renewals
+        self.places = Places(places, max(limits.max_renewals_under_way, 2 * places))
 
     def judge(
         self, user_id: str, tokens: TokenSet | None, requirement: Requirement = NO_REQUIREMENT, *, later: float = 0.0

@@ -29,6 +29,11 @@ MAX_TIMEOUT_SECONDS: Final = 60.0
 
 MAX_REPLY_BYTES: Final = 1024 * 1024
 
+MAX_CONNECTIONS: Final = 600
+"""For the renewals that a refresher has under way at most, those that hang included, and for discovery."""
+
+MAX_IDLE_CONNECTIONS: Final = 100
+
 MAX_SENDS: Final = 3
 """How often a request is tried that never reached the provider."""
 
@@ -221,7 +226,7 @@ class _OwnClient:
 
     def __init__(self) -> None:
         self.client = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
             # No proxy of the environment's for plain http: it would be sent refresh tokens and secrets in clear text.
             mounts={"http://": None},
         )
