@@ -2,7 +2,8 @@
 
 import asyncio
 import enum
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import parse_qsl
@@ -57,7 +58,10 @@ class Trouble(enum.Enum):
 
 
 class TroubledStore(MemoryTokenStore):
-    """A store in memory with `troubles` by operation, and `next_troubles` that happen once; it tells the ledger."""
+    """A store in memory with `troubles` by operation, and `next_troubles` that happen once; it tells the ledger.
+
+    As its contract says (K2), a login or logout that a later one has overtaken on the way to it never lands.
+    """
 
     def __init__(self, clock: time_machine.Traveller, *, provider: str, latency: float) -> None:
         super().__init__()
@@ -68,6 +72,8 @@ class TroubledStore(MemoryTokenStore):
         self._provider = provider
         self._latency = latency
         self._recovery = Gate()
+        self._tickets = itertools.count(1)
+        self._landed: defaultdict[TokenKey, int] = defaultdict(int)
 
     @property
     def records(self) -> dict[TokenKey, StoredTokens]:
@@ -90,8 +96,11 @@ class TroubledStore(MemoryTokenStore):
         return record
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
+        ticket = next(self._tickets)
         try:
             trouble = await self._begin("save", key)
+            if self._is_overtaken(key, ticket):
+                return
             before = self._records.get(key)
             await super().save(key, record)
             self.ledger.has_stored(key, self._records[key], before)
@@ -112,7 +121,10 @@ class TroubledStore(MemoryTokenStore):
             self.ledger.tried_to_store.add(record.tokens.access_token)
 
     async def delete(self, key: TokenKey) -> bool:
+        ticket = next(self._tickets)
         trouble = await self._begin("delete", key)
+        if self._is_overtaken(key, ticket):
+            return False
         was_there = await super().delete(key)
         self.ledger.has_logged_out(key.user_id)
         await self._end(trouble)
@@ -130,6 +142,10 @@ class TroubledStore(MemoryTokenStore):
                 yield lease
             finally:
                 self.holders[key] -= 1
+
+    def _is_overtaken(self, key: TokenKey, ticket: int) -> bool:
+        self._landed[key] = max(self._landed[key], ticket)
+        return self._landed[key] > ticket
 
     async def _begin(self, operation: str, key: TokenKey) -> Trouble | None:
         await asyncio.sleep(self._latency)
