@@ -97,6 +97,10 @@ class Backoff:
         word = cause.error if isinstance(cause, TokenRefreshError) else None
         return RenewalFailure(type(cause).__name__, cause.code, now, now + seconds, failures, word)
 
+    def pause(self, user_id: str, now: float, seconds: float, cause: TokenflightError) -> None:
+        """Let `user_id` wait for `seconds` because of `cause`, which is no failure of this process's."""
+        self._put(user_id, _Pause(0, now, now + seconds, cause))
+
     def failed_elsewhere(self, user_id: str, failure: RenewalFailure, cause: TokenflightError) -> None:
         """Heed the pause that another process began because of `cause`, unless the own one began later."""
         own = self._by_user.get(user_id)

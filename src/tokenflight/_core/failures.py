@@ -98,6 +98,18 @@ def failed_elsewhere(key: TokenKey, failure: RenewalFailure) -> TokenRefreshErro
     )
 
 
+def unfinished_elsewhere(key: TokenKey, seconds: float) -> ProviderUnavailable:
+    """Another process took the lease, and was cut off before it gave it back."""
+    return ProviderUnavailable(
+        f"another process was cut off while it renewed the token set of user {key.user_id!r} at {key.provider}, and "
+        f"may yet store what it got; nothing was sent: it is tried again in {seconds:.0f} s at the latest",
+        code="unfinished_elsewhere",
+        user_id=key.user_id,
+        provider=key.provider,
+        retry_after=seconds,
+    )
+
+
 def overloaded(key: TokenKey, seconds: float) -> ProviderUnavailable:
     """A flight did not get its turn."""
     return ProviderUnavailable(

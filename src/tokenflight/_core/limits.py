@@ -47,6 +47,12 @@ class Limits:
     longest_save_pause: float = 2.0
     """Short: a lease with a time limit may lapse before the next try, and a try costs one small write."""
 
+    former_holder_seconds: float = 130.0
+    """How long a holder of the lease that was cut off may still be at the provider: a lease and `provider_timeout`."""
+
+    former_holder_grace: float = 2.5
+    """How long one that was cut off gets to store its renewal: a little longer than `longest_save_pause`."""
+
     first_backoff: float = 1.0
     """The longest first pause after a failed renewal. It doubles up to `longest_backoff`."""
 

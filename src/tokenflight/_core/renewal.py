@@ -65,6 +65,7 @@ either a second lease or the guarantee that no spent refresh token is sent; and 
 like one that has.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -187,7 +188,7 @@ class Renewal:
                         lease = await self._acquire_lease(lease_stack, place)
                         if lease is not None:
                             await self._read_under_lease()
-                    result = await self._adopt_or_ask(lease, place)
+                    result = await self._spare_former_holder(lease, place) or await self._adopt_or_ask(lease, place)
                 if isinstance(result, Successor):
                     # The refresh token in the store is spent now: nothing but the write may come between.
                     return await self._save(result, lease_stack)
@@ -232,6 +233,22 @@ class Renewal:
             self._note_record(successor)
             return
 
+    async def _spare_former_holder(self, lease: Lease | None, place: Place) -> Outcome | None:
+        """Give a holder of the lease that was cut off the time to store what it may have renewed, before asking again.
+
+        It gets a moment; and while the token set is really valid, all the time that its request may take. In that case
+        this returns how the flight ends.
+        """
+        silent, record = None if lease is None else lease.unreleased_for(), self._record
+        if silent is None or record is None or record.refused or self._goal.is_met_by(record):
+            return None
+        if (error := self._state.pause_for_former_holder(self._key, self._goal.tokens_in(record), silent)) is not None:
+            return Outcome(record, error)
+        place.give_back()  # the wait keeps no place from other users
+        await asyncio.sleep(self._state.limits.former_holder_grace)
+        await self._read_under_lease()
+        return None
+
     async def _adopt_or_ask(self, lease: Lease | None, place: Place) -> Outcome | Successor | None:
         """Return what ends the flight, or what is to be saved. None if the lease lapsed before the provider was asked.
 
@@ -258,6 +275,8 @@ class Renewal:
         if record is None:
             return None
         if self._goal.is_met_by(record):
+            if self._goal.is_newer(record):
+                self._state.backoff.clear(self._key.user_id)  # the trouble that others had is over
             self._event = self._make_event(TokenAdopted, expires_at=record.tokens.expires_at)
             return Outcome(record, renewed=self._goal.is_newer(record))
         if record.refused:

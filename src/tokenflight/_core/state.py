@@ -18,7 +18,7 @@ from tokenflight._singleflight import Flight, SingleFlight, detached_context
 from tokenflight._token_times import MAX_CLOCK_SKEW_SECONDS
 from tokenflight.errors import TokenflightError
 from tokenflight.events import Listeners, TokenEvent, announce
-from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter
+from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter, valid_until
 from tokenflight.providers.base import BaseProvider
 from tokenflight.stores.base import RenewalFailure, StoredTokens, TokenStore
 from tokenflight.tokens import TokenKey, TokenSet
@@ -128,6 +128,21 @@ class RefresherState:
                 self.backoff.clear(key.user_id)  # another process has stored a login or a renewal
         elif failure.at <= time.time() + MAX_CLOCK_SKEW_SECONDS:
             self.backoff.failed_elsewhere(key.user_id, failure, failures.failed_elsewhere(key, failure))
+
+    def pause_for_former_holder(self, key: TokenKey, tokens: TokenSet | None, silent: float) -> TokenflightError | None:
+        """While `tokens` is really valid, let the user wait for a holder that was cut off `silent` seconds ago.
+
+        It gets all the time that its request may take. None if there is no time left to give.
+        """
+        now = time.time()
+        if tokens is None or self.judge(key.user_id, tokens) is Freshness.EXPIRED:
+            return None
+        left = min(self.limits.former_holder_seconds - silent, valid_until(tokens) - now)
+        if left <= 0:
+            return None
+        error = failures.unfinished_elsewhere(key, left)
+        self.backoff.pause(key.user_id, now, left, error)
+        return error
 
     def keep_login(self, user_id: str, record: StoredTokens, known: KnownRejections) -> None:
         """Cache the `record` of a login. The caller has the login lock: a logout that follows must find it there.

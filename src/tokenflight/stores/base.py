@@ -131,6 +131,15 @@ class Lease:
         """
         return True
 
+    def unreleased_for(self) -> float | None:
+        """How many seconds ago a former holder was last heard of that never gave its lease back; None without one.
+
+        Such a holder died, stands still or can't reach the store. It may have sent the refresh token of the record, and
+        may yet store what came back. The store forgets it as soon as a record is written, or the lease is given back by
+        that holder after all.
+        """
+        return None
+
 
 class TokenStore(ABC):
     """Keeps token sets for longer than a process lives. It also grants the lease, the right to renew one.
@@ -178,8 +187,9 @@ class TokenStore(ABC):
         """The right to renew the token set of `key`, exclusive among all users of the store.
 
         The record can be read and written while the lease is held. The lease is extended for as long as its holder
-        lives, and becomes free when the holder dies. Entering the context raises `LeaseTimeout` if another holder
-        keeps the lease for `timeout` seconds; with 0, it gives a lease that is free and waits for none that is not.
+        lives, and becomes free when the holder dies; `Lease.unreleased_for` then tells the next one. Entering the
+        context raises `LeaseTimeout` if another holder keeps the lease for `timeout` seconds; with 0, it gives a lease
+        that is free and waits for none that is not.
         """
 
     @abstractmethod
