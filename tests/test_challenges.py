@@ -23,6 +23,19 @@ ABOUT_THE_TOKEN = {
     "the error in capitals": ['Bearer error="INVALID_TOKEN"'],
     "a scheme in capitals": ['BEARER ERROR="invalid_token"'],
     "the name of another scheme in a quoted realm": ['Bearer realm="Basic, Digest"'],
+    "an error without a scheme": ['error="invalid_token"'],
+    "a realm without a scheme": ['realm="api"'],
+    "no challenge in the field": ["?"],
+    "a comma after the scheme": ['Bearer, error="invalid_token"'],
+    "an error that is never closed": ['Bearer error="invalid_token'],
+    "Bearer after an unquoted realm": ["Basic realm=gw Bearer"],
+    "a vendor's scheme after an unquoted realm": ["Basic realm=gw OAuth realm=api"],
+    "Bearer after a realm that is never closed": ['Basic realm="gw', "Bearer"],
+    "Bearer after credentials with a slash": ["Negotiate YII/ab+c==", "Bearer"],
+    "insufficient_scope in the words alone": [
+        'Bearer error="invalid_token", error_description="no insufficient_scope"'
+    ],
+    "an empty error": ['Bearer error=""'],
 }
 NOT_ABOUT_THE_TOKEN = {
     "NTLM with its credentials": ["NTLM TlRMTVNTUAABAAAA"],
@@ -37,6 +50,21 @@ NOT_ABOUT_THE_TOKEN = {
     "claims that a login has to bring (Entra)": ['Bearer error="insufficient_claims", claims="e30="'],
     "a DPoP proof without the nonce (RFC 9449)": ['DPoP error="use_dpop_nonce"'],
     "Bearer in the realm of a gateway": ['Basic realm="Bearer"'],
+    "Negotiate with a slash in its credentials": ["Negotiate YII/abc"],
+    "NTLM with slashes in its credentials": ["NTLM TlRM/ab+cd/ef", "Negotiate YII/q=="],
+    "a realm that is never closed": ['Basic realm="My gateway'],
+    "an unquoted realm of several words": ["Basic realm=Restricted Area 51", "Digest realm=x"],
+    "a realm in single quotes": ["Basic realm='My gateway'"],
+    "insufficient_scope in single quotes": ["Bearer error='insufficient_scope', scope='a b'"],
+    "insufficient_scope in escaped quotes": [r"Bearer error=\"insufficient_scope\""],
+    "insufficient_scope with a hyphen": ['Bearer error="insufficient-scope"'],
+    "insufficient_scope in camel case": ["Bearer error=InsufficientScope scope=admin"],
+    "insufficient_scope that is never closed": ['Bearer error="insufficient_scope'],
+    "insufficient_scope after a realm that is never closed": ['Bearer realm="api, error="insufficient_scope"'],
+    "insufficient_scope between semicolons": ["Bearer realm=api; error=insufficient_scope; scope=admin"],
+    "insufficient_scope without a scheme": ['error="insufficient_scope"'],
+    "insufficient_scope beside a scheme that was not tried": ['Bearer error="insufficient_scope"', 'DPoP algs="ES256"'],
+    "step-up authentication in capitals": ['BEARER ERROR="INSUFFICIENT-USER-AUTHENTICATION", MAX_AGE="5"'],
 }
 
 

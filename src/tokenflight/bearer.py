@@ -24,23 +24,35 @@ from tokenflight.tokens import TokenSet
 _UNAUTHORIZED: Final = 401
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _SCHEMES_WITHOUT_TOKENS: Final = frozenset({"basic", "digest", "ntlm", "negotiate"})
+_SEPARATORS: Final = re.compile(r"[\W_]+")
 _ERRORS_OF_THE_REQUEST: Final = frozenset(
-    {
+    _SEPARATORS.sub("", error)  # servers write them with hyphens and in camel case, too
+    for error in (
         "insufficient_claims",  # Microsoft Entra: it takes a login with these claims
         "insufficient_scope",
         "insufficient_user_authentication",  # RFC 9470: it takes a login
         "invalid_dpop_proof",
         "invalid_request",
         "use_dpop_nonce",  # RFC 9449 §9: the same token does with another proof
-    }
+    )
 )
 
 _CHALLENGE_PART: Final = re.compile(
-    r"""(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)
-    (?:\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>[^\s,"]*+)))?""",
-    re.VERBOSE,
+    r"""(?P<name>[!#$%&'*+./^_`|~0-9A-Za-z-]++)
+    (?:\s*+=\s*+(?:
+        "(?P<quoted>(?:[^"\\]|\\.)*+)"(?=[\s,;]|\Z)
+        |'(?P<quoted_once>[^']*+)'(?=[\s,;]|\Z)
+        |\\?["'](?P<unclosed>[^,"]*+)
+        |(?P<plain>[^\s,;"]*+)
+         (?:\s++(?!(?:bearer|dpop)\b)[\w/-]++(?!\s*+=|\s++[\w/-]++\s*+=))*+  # a realm of several words
+    ))?""",
+    re.VERBOSE | re.IGNORECASE,
 )
-"""All quantifiers are possessive: the API writes this field, and no text in it may take more than linear time."""
+"""A parameter, a scheme, or the credentials after one, which may have slashes in them.
+
+All quantifiers are possessive: the API writes this field, and no text in it may take more than linear time.
+"""
+_VALUE_GROUPS: Final = ("quoted", "quoted_once", "unclosed", "plain")
 
 
 class URL(Protocol):
@@ -237,24 +249,27 @@ def headers_for(
 def means_invalid_token(challenges: str) -> bool:
     """Whether a 401 with these ``WWW-Authenticate`` fields declares the access token dead (RFC 6750 §3).
 
-    A 401 without the field does. So does a challenge of any scheme for tokens, be it Bearer, DPoP or a vendor's own,
-    unless a new token would not cure its error. Challenges of the schemes for passwords and Kerberos alone do not.
+    A 401 without a challenge does. So does a challenge of any scheme for tokens, be it Bearer, DPoP or a vendor's own,
+    unless a new token would not cure its error; one without an error counts where none has any. Challenges of the
+    schemes for passwords and Kerberos alone do not.
     """
-    if not challenges.strip():
+    found = _parsed_challenges(challenges)
+    if not found:
         return True
-    return any(
-        scheme not in _SCHEMES_WITHOUT_TOKENS and error not in _ERRORS_OF_THE_REQUEST
-        for scheme, error in _parsed_challenges(challenges)
-    )
+    errors = [error for scheme, error in found if scheme not in _SCHEMES_WITHOUT_TOKENS]
+    return any(error not in _ERRORS_OF_THE_REQUEST for error in [error for error in errors if error] or errors)
 
 
 def _parsed_challenges(challenges: str) -> list[tuple[str, str]]:
-    """The scheme and the ``error`` of each challenge (RFC 9110 §11.6.1), in lower case; commas may be missing."""
+    """The scheme and the ``error`` of each challenge (RFC 9110 §11.6.1), both without case, the error in letters alone.
+
+    Servers leave out commas, quotes and even the scheme, which is empty then.
+    """
     found: list[tuple[str, str]] = []
     follows_scheme = False
     end = 0
     for part in _CHALLENGE_PART.finditer(challenges):
-        value = part["quoted"] if part["quoted"] is not None else part["plain"]
+        value = next((value for group in _VALUE_GROUPS if (value := part[group]) is not None), None)
         is_after_comma = "," in challenges[end : part.start()]
         end = part.end()
         if value is None and follows_scheme and not is_after_comma:
@@ -264,8 +279,9 @@ def _parsed_challenges(challenges: str) -> list[tuple[str, str]]:
             follows_scheme = True
         else:
             follows_scheme = False
-            if part["name"].lower() == "error" and found:
-                found[-1] = (found[-1][0], value.strip().lower())
+            if part["name"].lower() == "error":
+                scheme = found.pop()[0] if found else ""
+                found.append((scheme, _SEPARATORS.sub("", value).lower()))
     return found
 
 

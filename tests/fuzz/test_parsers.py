@@ -156,6 +156,10 @@ HOSTILE: Final = {
     "a challenge of odd strings": _header("challenge", b"Bearer ", b'a="b'),
     "a challenge of backslashes": _header("challenge", b'Bearer a="', b"\\"),
     "a challenge of one long name": _header("challenge", b"", b"a"),
+    "a challenge of a realm of many words": _header("challenge", b"Basic realm=", b"a "),
+    "a challenge of words and white space": _header("challenge", b"Basic realm=a", b" ", b"b="),
+    "a challenge of odd single quotes": _header("challenge", b"Bearer ", b"a='b"),
+    "a challenge of strings without a space between": _header("challenge", b"Bearer ", b'a="b"'),
     "a challenge of many schemes": _header("challenge", b"", b"a "),
     "a challenge of equal signs": _header("challenge", b"", b"a ="),
 }
