@@ -84,66 +84,6 @@ def stored(**members: Any) -> TokenSet:
     return TokenSet.from_dict({"access_token": "at", **members})
 
 
-# Names
-
-
-@pytest.mark.parametrize(
-    "name", ["access_token", "accessToken", "AccessToken", "access-token", "ACCESS_TOKEN", "token"]
-)
-def test_a_name_is_known_however_its_words_are_joined(name: str) -> None:
-    assert TokenSet.from_dict({name: "at", "refreshToken": "rt"}) == TokenSet("at", refresh_token="rt")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("expires_at", "expiresAt", "ExpiresAt", "expires_on", "expiresOn", "expiry", "expiry_date", "expiryDate"),
-        *("expires", "expiration", "expirationTime", "expireTime", "access_token_expires_at", "accessTokenExpiresAt"),
-        *("token_expires_at", "tokenExpiry", "expires_at_ms", "valid_until"),
-        *("expirationTimeMilliseconds", "ExpiresUtc"),
-    ],
-)
-def test_v5_the_expiry_is_known_by_each_of_its_names(name: str) -> None:
-    assert stored(**{name: (NOW + HOUR) * 1000}) == TokenSet("at", expires_at=NOW + HOUR)
-
-
-@pytest.mark.parametrize("name", ["expires_in", "expiresIn", "expires_in_sec", "expires", "token_expires_in"])
-@pytest.mark.parametrize("began", ["issued_at", "issuedAt", "createdAt", "obtained_at", "cached_at", "last_refresh"])
-def test_v5_a_lifetime_and_its_beginning_are_known_by_each_of_their_names(name: str, began: str) -> None:
-    tokens = stored(**{name: "3600", began: "2027-01-15T08:00:00Z"})
-
-    assert tokens == TokenSet("at", expires_at=NOW + HOUR, issued_at=NOW)
-
-
-def test_where_two_members_say_the_same_thing_the_earlier_name_counts_if_it_can_be_read() -> None:
-    assert stored(expires_at=NOW + 1, expiry=NOW + 2).expires_at == NOW + 1
-    assert stored(expires_at="soon", expiry=NOW + 2).expires_at == NOW + 2
-    assert stored(expires_at="soon", expires_in=60, issued_at=NOW).expires_at == NOW + 60
-
-
-@pytest.mark.parametrize("scopes", [["a", "b"], ("a", "b"), {"a", "b"}, "a b"])
-@pytest.mark.parametrize("name", ["scope", "scopes"])
-def test_scopes_are_read_from_a_text_or_a_collection(name: str, scopes: object) -> None:
-    assert stored(**{name: scopes}).scope == "a b"
-
-
-@pytest.mark.parametrize("token_type", ["bot", "User Access Token", 5, None])
-def test_v1_a_stored_token_type_that_is_unknown_is_that_of_a_bearer_token(token_type: object) -> None:
-    assert stored(token_type=token_type).token_type == "Bearer"
-
-
-@pytest.mark.parametrize("token_type", ["DPoP", "mac"])
-def test_a_stored_token_type_that_demands_a_proof_stays(token_type: str) -> None:
-    assert stored(token_type=token_type).token_type == token_type
-
-
-def test_the_secret_of_a_token_is_the_refresh_token_with_django_allauth_alone() -> None:
-    assert TokenSet.from_dict({"token": "at", "token_secret": "rt"}).refresh_token == "rt"
-    assert TokenSet.from_dict({"token": "at", "token_secret": ""}).refresh_token is None
-    assert TokenSet.from_dict({"token": "at", "token_secret": "x", "refresh_token": "rt"}).refresh_token == "rt"
-    assert stored(token_secret="of something else").refresh_token is None
-
-
 # Zero, negative, future
 
 
@@ -162,6 +102,17 @@ def test_v5_a_time_of_issue_in_the_future_is_unknown_and_what_follows_from_it_is
 
     assert (tokens.issued_at, tokens.expires_at) == (None, 0)
     assert stored(created_at=NOW + 86_400, expires_at=NOW + 90_000).expires_at == 0
+
+
+def test_c1_more_life_left_than_the_token_ever_had_is_by_a_wrong_clock_and_over() -> None:
+    assert stored(refresh_token="rt", expires_in=HOUR, expires_at=NOW + 365 * 86_400).expires_at == 0
+    assert stored(refresh_token="rt", expires_in=HOUR, expires_at=NOW + HOUR + 60).expires_at == NOW + HOUR + 60
+    assert stored(refresh_token="rt", expires_in=120_000, expires_at=NOW + 120).expires_at == NOW + 120
+
+
+def test_v5_a_lifetime_that_means_for_ever_is_no_moment() -> None:
+    assert stored(refresh_token="rt", expires_in=40 * 365 * 86_400, issued_at=NOW).expires_at is None
+    assert stored(refresh_token="rt", refresh_token_expires_in=20 * 365 * 86_400).refresh_token_expires_at is None
 
 
 def test_v5_an_expiry_that_does_not_follow_from_a_wrong_time_of_issue_stands() -> None:
@@ -206,9 +157,13 @@ def test_v8_whatever_a_member_holds_the_rest_is_read(value: Any) -> None:
 
 LIFETIMES: Final = [
     *("refresh_token_expires_in", "refresh_expires_in", "x_refresh_token_expires_in", "refreshTokenExpiresIn"),
-    *("refreshExpiresIn", "refresh_token_expires"),
+    *("refreshExpiresIn", "refresh_token_expires", "refresh_token_lifetime", "refresh_token_validity"),
+    *("refreshTokenTtl", "refresh_token_valid_for"),
 ]
-ENDS: Final = ["refresh_token_expires_at", "refreshTokenExpiresAt", "refresh_expires_at", "refreshTokenExpiry"]
+ENDS: Final = [
+    *("refresh_token_expires_at", "refreshTokenExpiresAt", "refresh_expires_at", "refreshTokenExpiry"),
+    *("refreshTokenExpirationTimestamp", "refresh_token_exp", "refresh_token_expires_in"),
+]
 
 
 @pytest.mark.parametrize("name", LIFETIMES)

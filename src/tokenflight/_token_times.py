@@ -120,6 +120,11 @@ def lifetime(value: object, *, issued_at: float) -> float | None:
     return seconds / 1000
 
 
+def is_in_milliseconds(amount: float, seconds: float) -> bool:
+    """Whether `amount` is milliseconds, because a second member tells the same lifetime in `seconds`."""
+    return amount > 1000 * MAX_CLOCK_SKEW_SECONDS and abs(amount / 1000 - seconds) <= MAX_CLOCK_SKEW_SECONDS
+
+
 def plausible(expires_at: float | None, issued_at: float) -> float | None:
     """`expires_at`, unless it is later after `issued_at` than any token expires."""
     return None if expires_at is None or expires_at - issued_at > MAX_LIFETIME_SECONDS else expires_at

@@ -8,11 +8,10 @@ from typing import Any, Final, Self
 from tokenflight._jwt import unverified_claims
 from tokenflight._redaction import ReadOnlyDict, Secret, is_nested_too_deeply, map_strings, redacted
 from tokenflight._token_shapes import (
+    FILE,
     PROOF_TOKEN_TYPES,
-    REPLY_MEMBERS,
-    STORED_MEMBERS,
+    REPLY,
     Members,
-    other_members,
     scope,
     text,
     token_type,
@@ -169,7 +168,8 @@ class TokenSet:
             raise InvalidProviderResponse(
                 "the token reply has a token_type that is no text, or that demands a proof other than DPoP"
             )
-        times = Members(response).reply_times(sent_at)
+        members = Members(response, REPLY)
+        times = members.reply_times(sent_at)
         return cls(
             access_token=access_token,
             token_type=kind,
@@ -178,7 +178,7 @@ class TokenSet:
             scope=scope(response.get("scope")),
             id_token=text(response.get("id_token")),
             issued_at=times.issued_at,
-            extra=other_members(response, REPLY_MEMBERS),
+            extra=members.extra,
             refresh_token_expires_at=times.refresh_token_expires_at,
             refresh_at=times.refresh_at,
         )
@@ -244,20 +244,20 @@ class TokenSet:
 
     @classmethod
     def _from_others_dict(cls, data: Mapping[str, Any]) -> Self:
-        members, extra = Members(data), data.get("extra")
-        access_token, refresh_token = members.access_token, members.refresh_token
+        members = Members(data, FILE)
+        access_token, refresh_token = members.tokens
         if access_token is None and refresh_token is None:
             raise StoreCorrupted("the stored token set has no access_token, and no refresh_token to get one with")
         times = members.stored_times(time.time())
         return cls(
             access_token=access_token or "",
-            token_type=token_type(members.first(("token_type",), text)),
+            token_type=token_type(members.first("token_type", text)),
             expires_at=times.expires_at,
             refresh_token=refresh_token,
             scope=members.scope,
-            id_token=members.first(("id_token",), text),
+            id_token=members.first("id_token", text),
             issued_at=times.issued_at,
-            extra=other_members(data, STORED_MEMBERS) | (dict(extra) if isinstance(extra, Mapping) else {}),
+            extra=members.extra,
             refresh_token_expires_at=times.refresh_token_expires_at,
             refresh_at=times.refresh_at,
         )

@@ -54,6 +54,8 @@ def lifetime_of(members: dict[str, Any]) -> float | None:
         {"expires_in": "soon", "expires_at": NOW + 3600},
         {"expires_in": 0, "expires_on": NOW + 3600},
         {"expires_in": 10**300, "expires_at": NOW + 3600},
+        {"expires_in_ms": 3_600_000},
+        {"accessTokenExpirationTimestamp": LATER.isoformat()},
         {"expires_in": "3600s"},
         {"expires_in": "60 minutes"},
         {"expires_in": "1h0m0s"},
@@ -96,6 +98,11 @@ def test_r3_v5_a_time_that_makes_no_sense_is_unknown(name: str, value: object) -
         {"refreshTokenExpiresIn": "8640000"},
         {"x_refresh_token_expires_in": 8640000},
         {"refresh_expires_in": 8640000},
+        {"refresh_token_lifetime": 8640000},
+        {"refreshTokenValidity": "8640000"},
+        {"refresh_token_expires_in_ms": 8640000000},
+        {"x_refresh_token_hard_expires_in": 157680000, "x_refresh_token_expires_in": 8640000},
+        {"x_refresh_token_hard_expires_in": 8640000, "x_refresh_token_expires_in": 157680000},
     ],
 )
 def test_v11_the_life_of_a_refresh_token_is_read(members: dict[str, Any]) -> None:

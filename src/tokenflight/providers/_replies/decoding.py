@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
+from tokenflight._token_shapes import folded
+
 MAX_DECODED_BYTES: Final = 1024 * 1024
 MAX_NESTING: Final = 50
 """Levels of objects and arrays in a body: no provider's reply has more."""
@@ -58,7 +60,6 @@ _JSON_TOKEN: Final = re.compile(
 )
 """One token of JSON. A string that is not closed extends to the end, so that no character is scanned twice."""
 _DEPTH_STEP: Final = {"{": 1, "[": 1, "}": -1, "]": -1}
-_SEPARATORS: Final = re.compile(r"[\W_]+")
 _ELEMENT: Final = re.compile(r"<([\w.-]{1,40})>([^<>]{1,2000})</\1>")
 
 
@@ -138,11 +139,6 @@ def decompress(body: bytes, content_encoding: str, *, max_bytes: int) -> tuple[b
         if flaw is not None:
             return body, flaw
     return body, None
-
-
-def folded(name: str) -> str:
-    """A member's name without case and separators: ``access_token``, ``accessToken`` and ``Access-Token`` are one."""
-    return _SEPARATORS.sub("", name.lower())
 
 
 def walk(members: Mapping[str, object]) -> Iterator[tuple[int, str, str, object]]:

@@ -5,28 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
-from tokenflight._token_times import EARLIEST_MOMENT, MAX_LIFETIME_SECONDS, duration, moment, number
-from tokenflight.providers._replies.decoding import folded
-
-_SAME_EXPIRY_SHARE: Final = 0.1
-"""How far apart, as a share, a moment and a lifetime may be that tell of the same expiry."""
+from tokenflight._token_shapes import REPLY, sorted_out
+from tokenflight._token_times import EARLIEST_MOMENT, MAX_LIFETIME_SECONDS, duration, is_in_milliseconds, moment, number
 
 _ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - the name of a member
 _REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a member
-_NAMES: Final = {
-    _ACCESS_TOKEN: ("accesstoken",),
-    _REFRESH_TOKEN: ("refreshtoken",),
-    "token_type": ("tokentype",),
-    "id_token": ("idtoken",),
-    "scope": ("scope", "scopes"),
-    "expires_in": ("expiresinsec", "expiresinseconds", "expiresin"),
-    "expires_at": ("expiresat", "expireson", "expires", "expiry", "expiration", "expirationtime"),
-    "refresh_in": ("refreshin",),
-    "refresh_token_expires_in": ("refreshtokenexpiresin", "xrefreshtokenexpiresin", "refreshexpiresin"),
-    "refresh_token_expires_at": ("refreshtokenexpiresat", "refreshtokenexpireson", "refreshexpiresat"),
-}
-"""A standard name, and the folded names that mean it. The first one with a usable value counts."""
-_STANDARD_NAMES: Final = {name: standard for standard, names in _NAMES.items() for name in names}
 _PROOF_TYPES: Final = re.compile(r"(?<![a-z0-9])(mac|pop|hok|hmac|ssh-cert)(?![a-z0-9])", re.IGNORECASE)
 """Token types that need more in a request than the token itself."""
 
@@ -74,8 +57,8 @@ class StandardMembers:
                 values[name] = value.strip()
         if (scope := self._first("scope")) is not None:
             values["scope"] = scope
-        values |= self._expiry("expires_in", "expires_at", now)
-        values |= self._expiry("refresh_token_expires_in", "refresh_token_expires_at", now)
+        for what in ("expires", "refresh_token_expires"):
+            values |= self._end(what, now)
         for value in self.found.get("refresh_in", ()):
             if (time := _time(value)) is not None and not time.is_moment:
                 values["refresh_in"] = time.seconds
@@ -84,45 +67,31 @@ class StandardMembers:
     def _first(self, name: str) -> object:
         return next(iter(self.found.get(name, ())), None)
 
-    def _expiry(self, lifetime_name: str, moment_name: str, now: float) -> dict[str, object]:
-        values = (*self.found.get(lifetime_name, ()), *self.found.get(moment_name, ()))
+    def _end(self, what: str, now: float) -> dict[str, object]:
+        """The time from members that tell a lifetime or else a moment; of a refresh token, the earliest."""
+        stated = [value for name in (f"{what}_in", f"{what}_at", what) for value in self.found.get(name, ())]
         times = [
             time
-            for value in values
-            if (time := _time(value)) is not None
-            and time.seconds - (now if time.is_moment else 0) <= MAX_LIFETIME_SECONDS
+            for value in stated
+            if (time := _time(value)) is not None and time.seconds_left(now) <= MAX_LIFETIME_SECONDS
         ]
         if not times:
             return {}
-        first = times[0]
-        if not first.is_moment and any(_is_thousandth(each, first.seconds, now) for each in times if each.is_moment):
-            return {lifetime_name: first.seconds / 1000}
-        return {moment_name if first.is_moment else lifetime_name: first.seconds}
-
-
-def _is_thousandth(moment: "_Time", lifetime: float, now: float) -> bool:
-    """Whether `moment` shows that `lifetime` is in milliseconds."""
-    left = moment.seconds - now
-    return abs(left - lifetime / 1000) <= left * _SAME_EXPIRY_SHARE
+        first = times[0] if what == "expires" else min(times, key=lambda time: time.seconds_left(now))
+        if first.is_moment:
+            return {f"{what}_at": first.seconds}
+        is_thousandfold = any(is_in_milliseconds(first.seconds, time.seconds_left(now)) for time in times)
+        return {f"{what}_in": first.seconds / 1000 if is_thousandfold else first.seconds}
 
 
 def standard_members(holder: Mapping[str, object], *, is_form: bool = False) -> StandardMembers:
     """The members of `holder`, an object in a reply or, with `is_form`, a form-encoded one."""
-    found: dict[str, list[tuple[tuple[int, bool], object]]] = {}
-    others: dict[str, object] = {}
-    for name, value in holder.items():
-        key = folded(name)
-        if (standard := _STANDARD_NAMES.get(key)) is None:
-            others[name] = value
-            continue
-        # A space in a form's token is a plus sign that the server did not encode.
-        is_unencoded = is_form and standard in {_ACCESS_TOKEN, _REFRESH_TOKEN} and isinstance(value, str)
-        read = str(value).strip().replace(" ", "+") if is_unencoded else value
-        found.setdefault(standard, []).append(((_NAMES[standard].index(key), name != standard), read))
-    return StandardMembers(
-        {name: [value for _, value in sorted(values, key=lambda item: item[0])] for name, values in found.items()},
-        others,
-    )
+    found, others = sorted_out(holder, REPLY)
+    if is_form:
+        for name in (_ACCESS_TOKEN, _REFRESH_TOKEN):
+            # A space in a form's token is a plus sign that the server did not encode.
+            found[name] = [str(value).strip().replace(" ", "+") for value in found.get(name, ())]
+    return StandardMembers(found, others)
 
 
 def is_token(value: object) -> TypeGuard[str]:
@@ -139,6 +108,9 @@ def _is_absent(value: object) -> bool:
 class _Time:
     seconds: float
     is_moment: bool
+
+    def seconds_left(self, now: float) -> float:
+        return self.seconds - now if self.is_moment else self.seconds
 
 
 def _time(value: object) -> _Time | None:

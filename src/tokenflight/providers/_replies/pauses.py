@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from tokenflight._token_shapes import folded
 from tokenflight._token_times import EARLIEST_MOMENT, duration, moment, number
-from tokenflight.providers._replies.decoding import folded, walk
+from tokenflight.providers._replies.decoding import walk
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A client honours what a provider asks for up to this."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tokenflight._log import log
+from tokenflight._token_shapes import folded
 from tokenflight.profiles import STANDARD, Profile
 from tokenflight.providers._replies.classification import Failure, classify_failure, leaves_no_doubt, says_error
-from tokenflight.providers._replies.decoding import MAX_DECODED_BYTES, Body, decode_body, folded
+from tokenflight.providers._replies.decoding import MAX_DECODED_BYTES, Body, decode_body
 from tokenflight.providers._replies.members import StandardMembers, is_token, standard_members
 
 _OK: Final = 200
