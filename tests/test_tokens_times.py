@@ -60,12 +60,31 @@ OTHER_DATES = [
     "Fri Jan 15 09:00:00 2027",
     "Fri Jan 15 09:00:00 UTC 2027",
     "January 15, 2027 09:00:00",
+    "Jan 15, 2027 9:00:00 AM",
+    "Jan 15, 2027, 9:00:00\u202fAM",
+    "Jan 15, 2027 09:00 a.m.",
+    "Friday, January 15, 2027 at 9:00:00 AM UTC",
+    "January 15, 2027 at 4:00 AM EST",
+    "15 Jan 2027 9:00:00 am +0000",
+    "15/Jan/2027:09:00:00 +0000",
+    "2027-01-15T09:00:00Z[UTC]",
+    "2027-01-15T10:00:00+01:00[Europe/Paris]",
+    "2027-01-15T10:00:00 UTC+1",
+    "Fri Jan 15 2027 10:00:00 GMT+01:00",
+    '"2027-01-15T09:00:00Z"',
     "2027-01-15 10:00:00.000000123 +0100 CET",
     "2027-01-15 09:00:00 +0000 UTC m=+3600.012345678",
     "/Date(1800003600000)/",
     "/Date(1800003600000+0100)/",
     "new Date(1800003600000)",
 ]
+WRAPPED: list[object] = [
+    {"$date": "2027-01-15T09:00:00Z"},
+    {"$date": {"$numberLong": str(NINE * 1000)}},
+    {"_seconds": NINE, "_nanoseconds": 0},
+    {"seconds": NINE, "nanoseconds": 0},
+]
+"""As MongoDB and Firestore export it."""
 DATETIMES: list[object] = [
     datetime(2027, 1, 15, 9),  # noqa: DTZ001 - as some databases give it
     datetime(2027, 1, 15, 9, tzinfo=UTC),
@@ -73,7 +92,7 @@ DATETIMES: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("value", NUMBERS + FRACTIONS + ISO_DATES + OTHER_DATES + DATETIMES, ids=repr)
+@pytest.mark.parametrize("value", NUMBERS + FRACTIONS + ISO_DATES + OTHER_DATES + WRAPPED + DATETIMES, ids=repr)
 def test_v5_a_moment_is_read_in_every_usual_notation(value: object) -> None:
     assert moment(value) == pytest.approx(NINE, abs=1e-6)
 
@@ -106,6 +125,12 @@ NO_MOMENTS += ["9" * 400, Decimal("NaN"), Decimal("sNaN"), "\ud800", "2027-13-45
 NO_MOMENTS += ["2027-01-15T25:00:00Z", "2027-01-15T09:00:00+99:00", "Fri, 15 Foo 2027 09:00:00 GMT", "/Date()/"]
 AMBIGUOUS = ["2027-01-15 09:00:00 CET", "01/02/2027 09:00:00", "1/2/2027, 9:00:00 PM", "2027-01-15 09:00:00 PM"]
 AMBIGUOUS += ["Jan 15 09:00:00", "15. Januar 2027 09:00:00"]
+NO_MOMENTS += ["Jan 15, 2027 13:00:00 PM", "Jan 15, 2027 0:00:00 AM", "2027-01-15T09:00:00Z[UTC", {"$date": {}}]
+
+
+@pytest.mark.parametrize(("text", "hour"), [("12:00:00 AM", 0), ("1:00:00 PM", 13), ("12:00 PM", 12), ("11:00 pm", 23)])
+def test_v5_a_clock_of_twelve_hours_begins_at_twelve(text: str, hour: int) -> None:
+    assert moment(f"Jan 15, 2027 {text}") == NINE + (hour - 9) * 3600
 
 
 @pytest.mark.parametrize("value", NO_MOMENTS + AMBIGUOUS, ids=lambda value: repr(value)[:30])

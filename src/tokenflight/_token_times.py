@@ -36,6 +36,8 @@ _UNITS: Final = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
 _UNSET_BEFORE: Final = -62_000_000_000
 """The year 5. Go, .NET and Java write a moment of the year 1 where none is set."""
 
+_WRAPPERS: Final = ("$date", "$numberLong", "_seconds", "seconds")
+
 _PART: Final = re.compile(r"(\d++(?:\.\d++)?)\s*+([a-z]*+)\s*+", re.ASCII)
 _SECONDS_IN: Final = {
     **dict.fromkeys(("ms", "millisecond", "milliseconds"), 0.001),
@@ -66,16 +68,20 @@ def number(value: object) -> float | None:
 def moment(value: object) -> float | None:
     """POSIX seconds from a `datetime`, a number of seconds or of a fraction of them, or a text with either or a date.
 
+    Each may be wrapped in an object, as MongoDB and Firestore export them.
+
     A date without a zone is in UTC. The zero time of Go and .NET says that no moment is set, and reads as None.
     """
     if isinstance(value, datetime):
         return _if_set(_posix(value))
+    if isinstance(value, Mapping):
+        return moment(next((value[name] for name in _WRAPPERS if name in value), None))
     amount = number(value)
     if amount is not None:
         unit = next((unit for limit, unit in _UNITS if abs(amount) > limit), None)
         return _if_set(amount if unit is None else amount / unit)
     if isinstance(value, str) and len(value) <= _MAX_TEXT_CHARACTERS:
-        return _if_set(_date(value.strip()))
+        return _if_set(_date(value.strip(_AROUND_DATES).replace("\u202f", " ")))
     return None
 
 
@@ -143,26 +149,35 @@ def _posix(value: datetime) -> float | None:
 
 _WEEKDAY: Final = r"(?:[A-Za-z]++,?\s++)?"
 _CLOCK: Final = r"(?P<hour>\d\d?):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d++))?)?"
+_HALF: Final = r"(?:\s*+(?P<half>[AaPp])\.?[Mm]\b\.?)?"
 _ZONE: Final = (
     r"(?:\s*+(?P<zone>[A-Za-z]++))?"
-    r"(?:\s*+(?P<offset>[+-]\d\d(?::?\d\d)?)(?:\s++(?:\(.*\)|[A-Za-z]++))?(?:\s++m=\S++)?)?"
+    r"(?:\s*+(?P<offset>[+-]\d\d?(?::?\d\d)?)(?:\s++(?:\(.*\)|[A-Za-z]++))?(?:\s++m=\S++)?)?"
 )
 """JavaScript and Go repeat the zone in words after its offset; Go adds its monotonic clock."""
 
-# ISO 8601 and RFC 3339, with what takes the place of its T; SQL and str(datetime) write it with a space.
+# ISO 8601 and RFC 3339, with what takes the place of its T; SQL and str(datetime) write it with a space. Java names the
+# zone once more, in brackets (RFC 9557).
 _YEAR_FIRST: Final = (
-    rf"(?P<year>\d{{4}})(?P<dash>[-/.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?:(?:[Tt_]|\s++){_CLOCK}{_ZONE})?"
+    r"(?P<year>\d{4})(?P<dash>[-/.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+    rf"(?:(?:[Tt_]|\s++){_CLOCK}{_ZONE}(?:\[[^\]]*+\])?)?"
 )
-# RFC 1123 and 5322, JavaScript's toUTCString; with hyphens and the last two digits of the year, RFC 850.
+# RFC 1123 and 5322, JavaScript's toUTCString; with hyphens and the last two digits of the year, RFC 850; with slashes
+# and a colon, the logs of web servers.
 _DAY_FIRST: Final = (
-    rf"{_WEEKDAY}(?P<day>\d\d?)[-\s](?P<month>[A-Za-z]{{3,9}})[-\s](?P<year>\d{{4}}|\d\d)\s++{_CLOCK}{_ZONE}"
+    rf"{_WEEKDAY}(?P<day>\d\d?)[-/\s](?P<month>[A-Za-z]{{3,9}})[-/\s](?P<year>\d{{4}}|\d\d)(?::|,?\s++)"
+    rf"{_CLOCK}{_HALF}{_ZONE}"
 )
-# JavaScript's Date as text; and ctime, Java and `date`, which write the year last.
+# JavaScript's Date as text, and dates for American readers; and ctime, Java and `date`, which write the year last.
 _MONTH_FIRST: Final = (
-    rf"{_WEEKDAY}(?P<month>[A-Za-z]{{3,9}})\s++(?P<day>\d\d?),?(?:\s++(?P<year>\d{{4}}),?)?\s++{_CLOCK}{_ZONE}"
-    r"(?:\s++(?P<last_year>\d{4}))?"
+    rf"{_WEEKDAY}(?P<month>[A-Za-z]{{3,9}})\s++(?P<day>\d\d?),?(?:\s++(?P<year>\d{{4}}),?)?(?:\s++at)?\s++"
+    rf"{_CLOCK}{_HALF}{_ZONE}(?:\s++(?P<last_year>\d{{4}}))?"
 )
 _DATES: Final = tuple(re.compile(pattern, re.ASCII) for pattern in (_YEAR_FIRST, _DAY_FIRST, _MONTH_FIRST))
+
+_AROUND_DATES: Final = "\"' \t\r\n\f"
+"""A text that was encoded twice has quotes. Before AM and PM, newer programs write a narrow space, U+202F."""
+_HOURS_OF_HALF: Final = 12
 
 _SERIALIZED_DATE: Final = re.compile(r"(?:/|new )?Date\((?P<milliseconds>-?\d++)(?:[+-]\d{4})?\)/?", re.ASCII)
 """What .NET writes into JSON, and what that is in JavaScript. The offset is for display: the number counts in UTC."""
@@ -196,7 +211,7 @@ def _posix_of(parts: Mapping[str, str]) -> float:
         int(year),
         int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1,
         int(parts["day"]),
-        int(parts["hour"] or 0),
+        _hour(int(parts["hour"] or 0), parts.get("half", "")),
         int(parts["minute"] or 0),
         min(int(parts["second"] or 0), 59),  # a leap second
         int(parts["fraction"][:6].ljust(6, "0")),
@@ -204,10 +219,21 @@ def _posix_of(parts: Mapping[str, str]) -> float:
     ).timestamp()
 
 
+def _hour(hour: int, half: str) -> int:
+    """The hour of the day, of which `half` is "a" or "p" where the clock goes to twelve, and else empty."""
+    if not half:
+        return hour
+    if not 1 <= hour <= _HOURS_OF_HALF:
+        raise ValueError("no such hour")
+    return hour % _HOURS_OF_HALF + (_HOURS_OF_HALF if half in "Pp" else 0)
+
+
 def _offset(text: str, zone: str) -> timedelta:
     """The distance from UTC in ``+01``, ``+0100`` or ``+01:00``; that of the named zone where there is no such text."""
     if not text:
         return timedelta(hours=_ZONE_HOURS[zone.lower()])
-    digits = text[1:].replace(":", "").ljust(4, "0")
-    distance = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    hours, _, minutes = text[1:].partition(":")
+    if len(hours) > len("01"):
+        hours, minutes = hours[:-2], hours[-2:]
+    distance = timedelta(hours=int(hours), minutes=int(minutes or 0))
     return -distance if text.startswith("-") else distance
