@@ -1,13 +1,14 @@
 """V2, V3, V9: one code for several causes, and the words that tell them apart."""
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
 from kit.reply_cases import NOW
 from tokenflight import profiles
-from tokenflight.profiles import STANDARD, Profile, Verdict
+from tokenflight.profiles import STANDARD, ErrorRule, Profile, Verdict
 from tokenflight.providers._replies.classification import Failure
 from tokenflight.providers._replies.reading import read_token_reply
 
@@ -34,6 +35,7 @@ INVALID_GRANT: Final = {
         "Missing parameters: refresh_token",
         "Required parameters are missing",
         "invalid scope",
+        "Refresh tokens are not enabled for this client",
     ),
     Verdict.PASSING: (
         "Session doesn't have required client",
@@ -45,6 +47,16 @@ INVALID_GRANT: Final = {
         "Too many concurrent requests",
         "temporary",
         "The request timed out",
+        "Too many refresh token requests",
+        "API calls quota exceeded! maximum admitted 60 per minute",
+        "Maximum number of requests exceeded",
+        "Database connection failed",
+        "Connection reset",
+        "could not acquire lock",
+        "deadlock detected",
+        "The upstream server is timing out",
+        "We are experiencing technical difficulties",
+        "Unable to process the request at this time",
     ),
     Verdict.REFUSED: (
         "Session timed out",
@@ -62,6 +74,9 @@ INVALID_GRANT: Final = {
         "Invalid refresh token; check the redirect_uri",
         "Maximum allowed refresh token reuse exceeded",
         "refresh token limit exceeded",
+        "Refresh tokens are not reusable",
+        "max number of refresh tokens exceeded",
+        "The session is no longer active",
     ),
 }
 
@@ -87,6 +102,14 @@ def test_v2_the_words_beside_invalid_grant_decide(description: str, verdict: Ver
         described("invalid_request", "The partner token has expired"),
         described("invalid_request", "The software token is revoked"),
         described("invalid_request", "The cookie token has expired"),
+        described("invalid_request", "DPoP proof token expired"),
+        described("invalid_request", "The access token is not active"),
+        described("invalid_request", "Client session not active"),
+        described("invalid_request", "The refresh_token grant is not active"),
+        described("invalid_request", "Incorrect refresh token format"),
+        described("invalid_request", "missing access or refresh token"),
+        {"type": "https://x.example/problems/invalid_client", "status": 400},
+        {"error": "urn:x:errors:invalid_client", "error_description": "Refresh token expired"},
         {"__type": "ExpiredTokenException", "message": "The security token included in the request is expired"},
         {"status": 400, "message": "invalid client"},
         {"message": "missing refresh token"},
@@ -107,6 +130,14 @@ def test_v2_t2_a_fault_of_the_request_or_of_another_token_logs_nobody_out(member
         ({}, {"message": "limit exceeded"}, STANDARD),
         ({}, {"error": {"errors": [{"reason": "dailyLimitExceeded"}]}}, STANDARD),
         ({}, {"__type": "LimitExceededException"}, STANDARD),
+        ({}, {"error": "over_query_limit"}, STANDARD),
+        ({}, {"error": "quota_exceeded"}, STANDARD),
+        ({}, {"error": "ProvisionedThroughputExceededException"}, STANDARD),
+        ({}, {"errmsg": "reach max api daily quota limit", "errcode": 45009}, STANDARD),
+        ({}, {"message": "slow down, please", "status": 429}, STANDARD),
+        ({}, {"error": {"code": "429", "message": "m"}}, STANDARD),
+        *(({}, {"error": {"message": "m", "code": code}}, profiles.FACEBOOK) for code in (4, 17, 32, 341, 613, 80_004)),
+        ({}, {"status": 601}, profiles.WITHINGS),
         ({}, {"error": {"message": "Application request limit reached", "code": 4}}, profiles.FACEBOOK),
         ({}, {"error": {"message": "User request limit reached", "code": 17}}, profiles.FACEBOOK),
         ({}, {"status": 601, "error": "Too Many Requests"}, profiles.WITHINGS),
@@ -115,6 +146,30 @@ def test_v2_t2_a_fault_of_the_request_or_of_another_token_logs_nobody_out(member
 def test_v6_a_limit_told_by_words_is_a_limit(headers: dict[str, str], members: Any, profile: Profile) -> None:
     failure = fail(members, 403, {**headers, "X-RateLimit-Reset": str(int(NOW) + 60)}, profile)
     assert (failure.verdict, failure.code, failure.retry_after) == (Verdict.PASSING, "rate_limited", 60)
+
+
+@pytest.mark.parametrize(
+    ("members", "profile"),
+    [
+        ({"error": {"message": "m", "code": 1}}, profiles.FACEBOOK),
+        ({"error": {"message": "m", "code": 2}}, profiles.INSTAGRAM),
+        ({"status": 522}, profiles.WITHINGS),
+    ],
+)
+def test_v6_an_outage_told_by_a_number_holds_no_other_user(members: Any, profile: Profile) -> None:
+    failure = fail(members, 400, profile=profile)
+    assert (failure.verdict, failure.code, failure.holds_provider) == (Verdict.PASSING, "server_error", False)
+
+
+def test_v6_a_rule_of_ones_own_can_tell_a_limit() -> None:
+    profile = replace(STANDARD, error_rules=(ErrorRule(Verdict.RATE_LIMITED, error="e-17"),))
+    failure = fail({"error": "E-17"}, 400, {"X-RateLimit-Reset": "60"}, profile)
+    assert (failure.verdict, failure.code, failure.retry_after) == (Verdict.PASSING, "rate_limited", 60)
+    assert failure.holds_provider
+
+
+def test_v2_facebooks_number_of_a_dead_token_may_be_a_text() -> None:
+    assert fail({"error": {"message": "m", "code": "190"}}, 400, profile=profiles.FACEBOOK).verdict is Verdict.REFUSED
 
 
 @pytest.mark.parametrize(
@@ -130,6 +185,16 @@ def test_v6_a_limit_told_by_words_is_a_limit(headers: dict[str, str], members: A
         ({}, {"error": "transient"}),
         ({}, {"error": "temporary"}),
         ({}, {"error": "maintenance"}),
+        ({}, {"error": "under_maintenance"}),
+        ({}, {"error": "bad_gateway"}),
+        ({}, {"error": "upstream_error"}),
+        ({}, {"error": "system_error"}),
+        ({}, {"error": "database_error"}),
+        ({}, {"error": "server_overloaded"}),
+        ({}, {"error": "lock_timeout"}),
+        ({}, {"error": "token_refresh_in_progress"}),
+        ({}, {"error": "TOO_MANY_ATTEMPTS_TRY_LATER"}),
+        ({}, {"type": "https://x.example/problems/temporarily-unavailable"}),
         ({"Content-Type": "text/plain"}, b"error code: 1020"),
         ({"Content-Type": "text/html"}, b""),
     ],
@@ -154,6 +219,17 @@ REFUSED_CODES: Final = (
         ["invalid_grant"],
         {"error": "invalid grant"},
         {"error": "invalid_request", "error_hint": "The refresh token is malformed or expired"},
+        {"error": "urn:ietf:params:oauth:error:invalid_grant"},
+        {"type": "https://x.example/problems#invalid_grant", "status": 400},
+        {"type": "https://x.example/problems/refresh-token-expired", "status": 400},
+        {"name": "InvalidGrantError", "message": "m"},
+        {"messages": ["Refresh token expired"]},
+        {"non_field_errors": ["Refresh token is invalid or expired"]},
+        {"message": "Expired access/refresh token"},
+        {"message": "The refresh token is unknown"},
+        described("invalid_request", "Offline session not active"),
+        described("invalid_request", "Token is not active"),
+        {"error": "access_revoked"},
     ],
 )
 def test_v2_more_words_for_a_dead_grant(members: Any) -> None:

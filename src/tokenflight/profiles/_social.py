@@ -7,16 +7,21 @@ from tokenflight.profiles.base import ErrorReply, ErrorRule, Profile, Revocation
 _DAY: Final = 86_400.0
 
 
+_GRAPH_VERDICTS: Final = {
+    **dict.fromkeys(("1", "2"), Verdict.PASSING),  # unknown trouble, and an outage
+    **dict.fromkeys(("4", "17", "32", "341", "613"), Verdict.RATE_LIMITED),
+    **dict.fromkeys(map(str, range(80_000, 80_015)), Verdict.RATE_LIMITED),  # of business use cases
+    **dict.fromkeys(("102", "190"), Verdict.REFUSED),
+}
+
+
 def _classify_graph_error(reply: ErrorReply) -> Verdict | None:
-    """The Graph API tells passing trouble by a flag and a dead token by a number, both inside `error`."""
+    """The Graph API tells a limit and a dead token by a number, and passing trouble also by a flag, inside `error`."""
     error = reply.members.get("error")
     if not isinstance(error, dict):
         return None
-    if error.get("is_transient") is True or error.get("code") in {1, 2, 4, 17, 32, 341, 613}:
-        return Verdict.PASSING  # unknown trouble, an outage, or one of the limits
-    if error.get("code") in {102, 190}:
-        return Verdict.REFUSED
-    return None
+    verdict = _GRAPH_VERDICTS.get(str(error.get("code")))
+    return Verdict.PASSING if verdict is None and error.get("is_transient") is True else verdict
 
 
 FACEBOOK: Final = Profile(
@@ -169,8 +174,10 @@ FITBIT: Final = Profile(
 
 def _classify_withings(reply: ErrorReply) -> Verdict | None:
     """Withings answers 200 always; its own `status` is the verdict, and 503 there means wrong parameters."""
-    if reply.members.get("status") in {522, 524, 601}:
-        return Verdict.PASSING  # a time-out, and too many requests
+    if reply.members.get("status") == 601:  # noqa: PLR2004 - their number
+        return Verdict.RATE_LIMITED
+    if reply.members.get("status") in {522, 524}:
+        return Verdict.PASSING  # a time-out
     words = reply.words.replace("_", " ")
     if "refresh token" in words and "invalid" in words and "missing" not in words:
         return Verdict.REFUSED

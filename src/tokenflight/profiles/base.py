@@ -71,6 +71,8 @@ class Verdict(Enum):
     """The refresh token is dead: the user must log in again."""
     PASSING = "passing"
     """The trouble will pass: try later."""
+    RATE_LIMITED = "rate_limited"
+    """The client asks too often: no user of this provider is renewed until the pause is over."""
     MISCONFIGURED = "misconfigured"
     """The client, its settings or the request is wrong: neither a login nor waiting helps."""
     NOT_YET = "not_yet"

@@ -117,7 +117,7 @@ def _error_for_failure(
                 detail=failure.detail,
                 **details,
             )
-        case Verdict.PASSING:
+        case Verdict.PASSING | Verdict.RATE_LIMITED:
             return ProviderUnavailable(
                 f"{what}; try again later", code=failure.code, retry_after=failure.retry_after, **details
             )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tokenflight._log import log
+from tokenflight._token_times import number
 from tokenflight.profiles import STANDARD, ErrorReply, Profile, Verdict
 from tokenflight.providers._replies.decoding import Body
 from tokenflight.providers._replies.pauses import is_used_up, retry_after_seconds
@@ -39,7 +40,8 @@ _CLIENT_ERROR: Final = 400
 _FORBIDDEN: Final = 403
 _SERVER_ERROR: Final = 500
 _UNSPECIFIC_STATUSES: Final = frozenset({400, 422})
-_RATE_LIMITED_STATUSES: Final = frozenset({420, 429, 430})
+_TOO_MANY_REQUESTS: Final = 429
+_RATE_LIMITED_STATUSES: Final = frozenset({420, _TOO_MANY_REQUESTS, 430})
 _BUSY_STATUSES: Final = frozenset({408, 425}) | _RATE_LIMITED_STATUSES
 _PASSING_STATUSES: Final = frozenset({409, 423})
 """Another request is at the same grant."""
@@ -53,10 +55,10 @@ _GUARDS_WORDS: Final = re.compile(r"error code: \d{4}", re.ASCII)
 class Failure:
     """A reply that refuses tokens. Every text is safe to show: short, printable, without a secret of the exchange.
 
-    `code` is stable and finer than the verdict. `error` and `error_description` are the server's own (RFC 6749 §5.2).
-    `detail` is a finer code where the server gives one (``suberror``, ``error_subtype``). `claims` belongs into the
-    next login request (OpenID Connect Core §5.5). `retry_after` is in seconds. `holds_provider` tells that the limit is
-    the client's, so that requests for other users meet it too.
+    `code` is stable and finer than the verdict, which is PASSING for a limit, too. `error` and `error_description` are
+    the server's own (RFC 6749 §5.2). `detail` is a finer code where the server gives one (``suberror``,
+    ``error_subtype``). `claims` belongs into the next login request (OpenID Connect Core §5.5). `retry_after` is in
+    seconds. `holds_provider` tells that the limit is the client's, so that requests for other users meet it too.
     """
 
     verdict: Verdict
@@ -95,6 +97,8 @@ def classify_failure(
     effective = _effective_status(status, members)
     is_rate_limited = effective in _RATE_LIMITED_STATUSES or has_rate_limit_code(wording)
     verdict = _verdict_by_vendor(reply, profile) or _verdict_by_status(effective)
+    if verdict is Verdict.RATE_LIMITED:
+        verdict, is_rate_limited = Verdict.PASSING, True
     if verdict is None:
         verdict = Verdict.PASSING if wording.is_transient else verdict_of(wording)
     # A header alone makes no failure of a success that reports none: such a reply may have spent the refresh token.
@@ -154,15 +158,16 @@ def _error_members(body: Body) -> Mapping[str, object]:
 
 
 def _effective_status(status: int, members: Mapping[str, object]) -> int:
-    """`status`, or the error status that the body of a success names."""
-    if not _OK <= status < _REDIRECTION:
+    """`status`, or the error status that the body names: of a success any, of a client's error that of too many."""
+    if not (_OK <= status < _REDIRECTION or _CLIENT_ERROR <= status < _SERVER_ERROR):
         return status
     error = members.get("error")
     for holder in (members, error if isinstance(error, Mapping) else {}):
         for name in ("status", "statusCode", "status_code", "code", "error_code"):
-            value = holder.get(name)
-            if isinstance(value, int) and _CLIENT_ERROR <= value < _SERVER_ERROR + 100:
-                return value
+            stated = number(holder.get(name))
+            is_error = stated is not None and _CLIENT_ERROR <= stated < _SERVER_ERROR + 100 and stated == int(stated)
+            if stated is not None and is_error and (status < _REDIRECTION or stated == _TOO_MANY_REQUESTS):
+                return int(stated)
     return status
 
 
@@ -206,10 +211,8 @@ def _verdict_by_default(status: int, wording: Wording, members: Mapping[str, obj
 
 def _code(verdict: Verdict, status: int, *, is_rate_limited: bool, named: str | None) -> str:
     match verdict:
-        case Verdict.REFUSED:
-            return "refused"
-        case Verdict.NOT_YET:
-            return "not_yet"
+        case Verdict.REFUSED | Verdict.NOT_YET | Verdict.RATE_LIMITED:
+            return str(verdict.value)
         case Verdict.UNKNOWN:
             return "invalid_response"
         case Verdict.PASSING:

@@ -15,13 +15,19 @@ _MAX_TEXT_LENGTH: Final = 100
 _RATE_LIMIT: Final = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,30})", re.ASCII)
 """The reset in a ``RateLimit`` header, in the forms of both of its drafts."""
 _RETRY_AFTER: Final = "retryafter"
+_MILLISECONDS: Final = ("ms", "milliseconds")
 _BODY_NAMES: Final = {
     "retryafter": 1.0,
     "retryafterseconds": 1.0,
+    "retryafterinseconds": 1.0,
+    "retryat": 1.0,
     "retryafterms": 0.001,
     "retryaftermilliseconds": 0.001,
     "retrydelay": 1.0,
     "retryin": 1.0,
+    "resetat": 1.0,
+    "resetin": 1.0,
+    "resetafter": 1.0,
     "waitseconds": 1.0,
 }
 
@@ -54,7 +60,7 @@ def _wishes(
     yield _seconds(headers.get("retry-after"), now)
     for header, value in headers.items():
         if _RETRY_AFTER in (name := folded(header)) and (seconds := _seconds(value, now)) is not None:
-            yield seconds / 1000 if name.endswith(("ms", "milliseconds")) else seconds
+            yield seconds / 1000 if name.endswith(_MILLISECONDS) else seconds
     if is_rate_limited:
         yield min(_resets(headers, now), default=None)
     for _, _, member, wish in walk(members):
@@ -72,7 +78,7 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
         elif "ratelimit" in name and "reset" in name:
             reset = value
         if (seconds := _seconds(reset, now)) is not None:
-            yield seconds
+            yield seconds / 1000 if name.endswith(_MILLISECONDS) and seconds > MAX_RETRY_AFTER_SECONDS else seconds
 
 
 def _seconds(value: object, now: float) -> float | None:

@@ -22,11 +22,14 @@ CODE_NAMES: Final = (
     "suberror",
     "errorsubtype",
     "errors",
+    "name",
 )
 """Members whose values are codes, the most telling first."""
 SENTENCE_NAMES: Final = (
     "errordescription",
     "message",
+    "messages",
+    "nonfielderrors",
     "errormessage",
     "errmsg",
     "msg",
@@ -82,6 +85,14 @@ PASSING_CODES: Final = frozenset(
         "maintenance",
         "concurrent request",
         "concurrent requests",
+        "concurrent refresh",
+        "concurrency",
+        "bad gateway",
+        "upstream",
+        "dependency failure",
+        "system busy",
+        "system",
+        "maintenance mode",
         "request in progress",
         "already in progress",
     }
@@ -102,6 +113,7 @@ REFUSED_CODES: Final = frozenset(
         "reauthorization required",
         "relogin required",
         "invalid rapt",
+        "access revoked",
         "account inactive",
         "account disabled",
         "account deactivated",
@@ -154,8 +166,12 @@ MISCONFIGURED_CODES: Final = frozenset(
 )
 
 RATE_LIMIT: Final = re.compile(
-    r"\brate limit|\bratelimit|\btoo many requests\b|\brate exceeded\b|\bthrottl|^limit exceeded\b"
-    r"|\b(?:request|api|call|query|daily|hourly) limit (?:(?:has been|was|is) )?(?:exceeded|reached)\b"
+    r"\brate limit|\bratelimit|\btoo many (?:\w+ ){0,3}(?:requests|calls)\b|\brate exceeded\b|\bthrottl"
+    r"|^limit exceeded\b"
+    r"|\b(?:request|api|call|query|usage|quota|daily|hourly) limit (?:(?:has been|was|is) )?(?:exceeded|reached)\b"
+    r"|\b(?:over|exceed\w*|reach\w*)(?: \w+){0,4} (?:query limit|quota|quota limit)\b"
+    r"|\bquota (?:(?:has been|was|is) )?(?:exceeded|reached|exhausted)\b"
+    r"|\b(?:throughput|number of requests) (?:(?:has been|was|is) )?exceeded\b"
 )
 ABOUT_CLIENT: Final = re.compile(
     r"^(?=.*\b(invalid|bad|incorrect|unknown|wrong|expired|deleted|disabled|suspended|missing|not)\b)"
@@ -172,6 +188,7 @@ CLIENT_AT_FAULT: Final = re.compile(
 OTHER_PARAMETER: Final = re.compile(
     r"\bredirect ur[il]\b|\b(?:invalid|unknown|unsupported) scopes?\b"
     r"|\bscopes? (?:(?:is|are) )?(?:invalid|unknown|unsupported|not (?:allowed|supported))\b"
+    r"|\brefresh tokens (?:are )?(?:not (?:enabled|allowed|supported|permitted)|disabled|unsupported)\b"
 )
 """Of the request: a login with the same settings meets the same fault."""
 _DEAD: Final = (
@@ -180,7 +197,8 @@ _DEAD: Final = (
 )
 _ADJECTIVE: Final = rf"(?:{_DEAD}|bad|unknown|wrong)"
 DEAD_REFRESH_TOKEN: Final = re.compile(
-    rf"\b{_ADJECTIVE}(?: (?:or|and|the|a|this|your|oauth|{_ADJECTIVE}))* refresh token\b"
+    rf"\b{_ADJECTIVE}(?: (?:or|and|the|a|this|your|oauth|access|{_ADJECTIVE}))* refresh token\b"
+    r"|\brefresh token (?:is|was) (?:unknown|bad|wrong)\b"
     r"|\b(?:not|couldn t|can t|cannot|unable to) (?:find|decrypt|verify|validate) (?:(?:the|this) )?refresh token\b"
     r"|\bno such refresh token\b|\brequires an active refresh token\b"
     r"|\brefresh token(?: (?!(?:not|never|t)\b)\w+){0,5}? "
@@ -192,15 +210,16 @@ _GRANT: Final = r"(?:token|grant|authori[sz]ation|consent|session)"
 OVER: Final = re.compile(
     rf"\b{_GRANT}(?: (?!(?:not|never|t)\b)\w+){{0,8}}? (?:expired|revoked|blacklisted|invalidated)\b"
     rf"|\b(?:expired|revoked|blacklisted|invalidated)(?: \w+)? {_GRANT}\b"
+    r"|\b(?:token|session) (?:is |was )?(?:not|no longer) active\b"
 )
 OTHER_TOKEN: Final = re.compile(
-    r"\b(?:access|bearer|csrf|api|id|registration|code|assertion|client|certificate|key|secret|licen[cs]e|app"
-    r"|application|subscription|trial|header|security|developer|partner|software|cookie)\b"
+    r"\b(?:access|bearer|csrf|api|id|registration|code|assertion|client|certificate|key|secret|licen[cs]e|app|dpop"
+    r"|application|subscription|trial|header|proof|security|developer|partner|software|cookie)\b"
 )
 AT_FAULT_IS_THE_REQUEST: Final = re.compile(
     r"\b(?:missing|unsupported|grant type|blank|empty|too many|rate limit)\b"
-    r"|\brefresh token (?:request|flow|policy|support|endpoint|scope|rotation is)\b"
-    r"|\brefresh token grant (?:is |was )?(?:rejected|invalid|incorrect)\b"
+    r"|\brefresh token (?:request|flow|policy|support|endpoint|scope|format|syntax|rotation is)\b"
+    r"|\brefresh token grant (?:is |was )?(?:rejected|invalid|incorrect|not)\b"
     r"|\binvalid (?:format|type|length|encoding)\b|\brefresh token s (?:client|app|application)\b"
     r"|\b(?:is|are|token|parameters?|field|value) required\b|\brequired (?:parameter|field|argument)\b"
     r"|\bmust (?:be|have|contain|include|provide|specify|not)\b"
@@ -228,11 +247,14 @@ NOT_YET: Final = re.compile(
     r"|\btoo (?:early|soon)\b|\bmust be at least \d+ \w+ old\b"
 )
 PASSING: Final = re.compile(
-    rf"{RATE_LIMIT.pattern}|\btoo many (concurrent requests|attempts)\b|\bquota exceeded\b"
+    rf"{RATE_LIMIT.pattern}|\btoo many (?:concurrent requests|attempts)\b"
     r"|\btry again (later|after|in)\b|\bretry (your request|later|after)\b|\btemporarily unavailable\b"
     r"|\b(already|still|currently) being processed\b|\bservice (is )?unavailable\b|\binternal (server )?error\b"
-    r"|\btimed out\b|\bconcurrent (refresh|request|token)\b|\bin progress\b|\bunder maintenance\b"
-    r"|\b(transient|temporary|database) (error|failure|problem|issue)\b|\boverloaded\b"
+    r"|\btim(?:ed|ing) out\b|\bconcurrent (refresh|request|token)\b|\bin progress\b|\bunder maintenance\b"
+    r"|\b(transient|temporary|database|network)(?: (?:server|connection))? (error|failure|failed|problem|issue)\b"
+    r"|\bconnection (?:reset|refused)\b|\bbad gateway\b|\btechnical (?:difficult\w+|problem|issue)"
+    r"|\b(?:acquire|obtain|get) (?:a |the )?lock\b|\bdeadlock|\block (?:wait )?timeout\b|\boverloaded\b"
+    r"|\b(?:unable to|can t|cannot|could not|couldn t) (?:process|complete|handle)(?: \w+){1,4} at this (?:time|moment)"
     r"|\b(server|service|system) (is )?(currently |too )?busy\b|\bsession doesn t have required client\b"
 )
 HINT_OF_PASSING: Final = re.compile(r"\btry again\b|\bplease retry\b|\btemporary\b|\btransient\b")

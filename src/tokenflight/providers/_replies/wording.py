@@ -49,7 +49,9 @@ _LAST: Final = 100
 """The level of a sentence that was put together: understood like any, shown last."""
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_CODE: Final = re.compile(r"[\w.:/-]+")
+_CODE: Final = re.compile(r"[\w.:/#-]+")
+_NAMESPACE_END: Final = re.compile(r"[.:/#]")
+"""What stands before a code in a URI (RFC 9457), a URN or the name of a class."""
 _CLAUSE_END: Final = re.compile(r"[.!?;]\s+|\n")
 _COMPOUNDS: Final = {"refreshtoken": "refresh token", "accesstoken": "access token", "ratelimited": "rate limited"}
 _SUFFIXES: Final = (" exception", " error")
@@ -97,8 +99,9 @@ def verdict_of(wording: Wording) -> Verdict | None:
     """What `wording` means wherever it comes from; None where that is in doubt."""
     clauses = _clauses_of(wording)
     for code in wording.codes:
-        if (verdict := _verdict_of_code(words_of(code), clauses)) is not None:
-            return verdict
+        for text in (code, _NAMESPACE_END.split(code)[-1]):
+            if (verdict := _verdict_of_code(words_of(text), clauses)) is not None:
+                return verdict
     return _verdict_of_clauses(clauses)
 
 
@@ -122,13 +125,14 @@ def _clauses_of(wording: Wording) -> list[str]:
 
 
 def _verdict_of_code(code: str, clauses: list[str]) -> Verdict | None:
+    is_passing = PASSING.search(code) is not None and not TIMED_OUT.search(code)
     for suffix in _SUFFIXES:
         code = code.removesuffix(suffix)
     if code in MISCONFIGURED_CODES or ABOUT_CLIENT.search(code):
         return Verdict.MISCONFIGURED
     if NOT_YET.search(code):
         return Verdict.NOT_YET
-    if code in PASSING_CODES or RATE_LIMIT.search(code):
+    if is_passing or code in PASSING_CODES:
         return Verdict.PASSING
     if code in REFUSED_CODES or (_is_dead(code) and not any(map(_is_of_other_token, clauses))):
         return _correction(clauses) or Verdict.REFUSED
