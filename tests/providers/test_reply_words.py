@@ -1,6 +1,7 @@
 """V2, V3, V9: one code for several causes, and the words that tell them apart."""
 
 import json
+import time
 from dataclasses import replace
 from typing import Any, Final
 
@@ -262,3 +263,11 @@ def test_v2_withings_writes_the_name_of_the_token_in_two_ways(members: Any) -> N
 def test_v3_keycloaks_race_of_two_sessions_passes() -> None:
     members = described("invalid_grant", "Session doesn't have required client")
     assert fail(members, 400, profile=profiles.KEYCLOAK).verdict is Verdict.PASSING
+
+
+@pytest.mark.parametrize("word", ["bad", "token", "unable to process a", "too many a b c"])
+def test_r6_an_error_of_many_long_sentences_takes_little_time(word: str) -> None:
+    sentences = [{"code": f"a.b/{number}", "message": f"{f'{word} ' * 1000:.990}{number}"} for number in range(150)]
+    began = time.process_time()
+    fail({"error": "odd", "errors": sentences}, 400)
+    assert time.process_time() - began < 0.3

@@ -197,7 +197,7 @@ _DEAD: Final = (
 )
 _ADJECTIVE: Final = rf"(?:{_DEAD}|bad|unknown|wrong)"
 DEAD_REFRESH_TOKEN: Final = re.compile(
-    rf"\b{_ADJECTIVE}(?: (?:or|and|the|a|this|your|oauth|access|{_ADJECTIVE}))* refresh token\b"
+    rf"\b{_ADJECTIVE}(?: (?:or|and|the|a|this|your|oauth|access|{_ADJECTIVE})\b)*+ refresh token\b"
     r"|\brefresh token (?:is|was) (?:unknown|bad|wrong)\b"
     r"|\b(?:not|couldn t|can t|cannot|unable to) (?:find|decrypt|verify|validate) (?:(?:the|this) )?refresh token\b"
     r"|\bno such refresh token\b|\brequires an active refresh token\b"

@@ -44,6 +44,8 @@ from tokenflight.providers._replies.vocabulary import (
 )
 
 _MAX_TEXT_LENGTH: Final = 1000
+_MAX_TEXTS: Final = 20
+"""Of codes, and of sentences: what an error has to say stands among the first, and each is matched with each pattern."""
 
 _LAST: Final = 100
 """The level of a sentence that was put together: understood like any, shown last."""
@@ -202,7 +204,7 @@ def _is_of_other_token(clause: str) -> bool:
 
 
 def _in_order(found: list[tuple[int, int, str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for _, _, text in sorted(found, key=lambda item: item[:2])))
+    return tuple(dict.fromkeys(text for _, _, text in sorted(found, key=lambda item: item[:2])))[:_MAX_TEXTS]
 
 
 def _entry(name: str, value: object) -> str:
