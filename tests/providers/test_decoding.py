@@ -41,6 +41,12 @@ CODED: Final = {
     "gzip in two members": ("gzip", gzip.compress(PLAIN[:20]) + gzip.compress(PLAIN[20:])),
     "gzip twice": ("gzip, gzip", gzip.compress(gzip.compress(PLAIN))),
     "gzip that the header does not name": ("", gzip.compress(PLAIN)),
+    "deflate that the header does not name": ("", zlib.compress(PLAIN)),
+    "gzip said to be deflate": ("deflate", gzip.compress(PLAIN)),
+    "gzip said to be brotli": ("br", gzip.compress(PLAIN)),
+    "gzip said to be there twice": ("gzip, gzip", gzip.compress(PLAIN)),
+    "gzip in quotes": ('"gzip"', gzip.compress(PLAIN)),
+    "deflate said to be gzip": ("gzip", zlib.compress(PLAIN, 1)),
     "gzip with zeros after it": ("gzip", gzip.compress(PLAIN) + b"\0" * 8),
     "deflate": ("deflate", zlib.compress(PLAIN)),
     "deflate without zlib's header": ("Deflate", raw_deflate(PLAIN)),
@@ -179,6 +185,7 @@ BROKEN: Final = {
     "nested far too deeply": TEXT[:-1] + ',"x":' + "[" * 100_000,
     "an array": f"[{TEXT}]",
     "a callback": f"callback({TEXT})",
+    "Python's notation": "{'access_token': 'at-1', 'refresh_token': 'rt-1', 'note': \"it's\"}",
     "XML": "<?xml version='1.0'?><OAuth><access_token>at-1</access_token><refresh_token>rt-1</refresh_token></OAuth>",
 }
 
@@ -230,6 +237,10 @@ FORMS: Final = {
     "as JSON": ("application/json", "access_token=at-1&refresh_token=rt-1"),
     "with a line feed": ("", "access_token=at-1&refresh_token=rt-1\n"),
     "with an empty field": ("", "access_token=at-1&refresh_token=rt-1&error="),
+    "with ampersands as in a page": ("", "access_token=at-1&amp;refresh_token=rt-1&amp;expires_in=3600"),
+    "as a query": ("", "?access_token=at-1&refresh_token=rt-1"),
+    "as a fragment": ("", "#refresh_token=rt-1&access_token=at-1"),
+    "with a list": ("application/x-www-form-urlencoded", "scope[]=a&access_token=at-1&refresh_token=rt-1"),
     "twice the same": ("", "access_token=at-1&refresh_token=rt-1&refresh_token=rt-1"),
 }
 

@@ -55,6 +55,7 @@ def lifetime_of(members: dict[str, Any]) -> float | None:
         {"expires_in": 0, "expires_on": NOW + 3600},
         {"expires_in": 10**300, "expires_at": NOW + 3600},
         {"expires_in_ms": 3_600_000},
+        {"expires_in": 3_600_000, "valid_until": LATER.isoformat()},
         {"accessTokenExpirationTimestamp": LATER.isoformat()},
         {"expires_in": "3600s"},
         {"expires_in": "60 minutes"},
@@ -67,6 +68,12 @@ def lifetime_of(members: dict[str, Any]) -> float | None:
 )
 def test_v5_a_lifetime_is_read_in_each_form(members: dict[str, Any]) -> None:
     assert lifetime_of(members) == 3600
+
+
+@pytest.mark.parametrize("days", [7, 30, 60])
+def test_v5_a_lifetime_that_can_only_be_milliseconds_is_read_so(days: int) -> None:
+    assert lifetime_of({"expires_in": days * 86_400_000}) == days * 86_400
+    assert values(refresh_token_expires_in=days * 86_400_000)["refresh_token_expires_in"] == days * 86_400
 
 
 @pytest.mark.parametrize(

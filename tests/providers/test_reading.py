@@ -104,13 +104,13 @@ def test_v1_white_space_around_a_token_is_no_part_of_it(member: str, space: str)
 
 
 @pytest.mark.parametrize(
-    "token", ["at\n1", "at\r\nX-Admin: 1", "at\x001", "at-é", "\ud800", "", "  ", 7, True, ["at"], {}]
+    "token", ["at\n1", "at\r\nX-Admin: 1", "at\x001", "at-é", "\ud800", "", "  ", 7, True, ["at"], {}, "null"]
 )
 def test_v1_an_access_token_that_no_header_can_carry_costs_no_refresh_token(token: object) -> None:
     assert kept_in(read({**REPLY, "access_token": token})) == "rt-1"
 
 
-@pytest.mark.parametrize("nothing", [None, "", " ", False])
+@pytest.mark.parametrize("nothing", [None, "", " ", False, 0, [], {}, "null", "None", "undefined"])
 def test_v1_a_refresh_token_that_is_empty_is_none(nothing: object) -> None:
     assert tokens_in(read({**REPLY, "refresh_token": nothing})).refresh_token is None
 
@@ -199,6 +199,8 @@ def test_v1_tokens_one_level_down_are_found_and_used_only_where_a_profile_says_s
         {"access_token": {"token": "at-1"}, "refresh_token": {"token": "rt-1", "expires_in": 60}},
         {"a": {"refresh_token": "rt-1"}, "b": {"refresh_token": "rt-1"}},
         {"refresh_token": "rt-1", "old": {"refresh_token": "rt-2"}},
+        {"statusCode": 200, "body": json.dumps(REPLY)},
+        {"data": [json.dumps({"result": REPLY})]},
         {"refresh_token": "rt-1"},
     ],
 )
@@ -214,6 +216,9 @@ def test_v1_a_refresh_token_is_found_wherever_it_is_the_only_one_at_its_depth(re
         {"data": {"refresh_token": "this is no token"}},
         {"refresh_token": "this is no token"},
         {"refresh": "rt-1"},
+        {"refresh_token": "null"},
+        {"body": json.dumps(REPLY)[:-1]},
+        {"body": "{" * 5000},
         {},
         [],
         "rt-1",

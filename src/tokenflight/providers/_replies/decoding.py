@@ -30,6 +30,7 @@ _MAX_GZIP_MEMBERS: Final = 16
 _MAX_FORM_FIELDS: Final = 1000
 _CHUNK_BYTES: Final = 16 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZLIB_MAGICS: Final = (b"x\x01", b"x^", b"x\x9c", b"x\xda")
 _GZIP_WINDOW: Final = 31  # as zlib wants it: the size of the window, and which header to expect
 _ZLIB_WINDOW: Final = 15
 _RAW_WINDOW: Final = -15
@@ -53,8 +54,9 @@ _PLAIN_JSON: Final = re.compile(rb"(\xef\xbb\xbf)?\s*[{\[].*[}\]]\s*", re.DOTALL
 _GUARD: Final = re.compile(r"\)\]\}'?,?|while\s?\(1\);|for\s?\(;;\);")
 """What some servers put before JSON so that no page can run it as a script."""
 _PAGE: Final = re.compile(r"(<!--[^>]{0,500}-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
-_FORM: Final = re.compile(r"[\w.%~-]+=[^\s<>{}\"]*")
-_TELLING_FORM: Final = re.compile(r"(^|&)(access_token|refresh_token|error)=")
+_SWAPPED_QUOTES: Final = str.maketrans("'\"", "\"'")
+_FORM: Final = re.compile(r"[?#&]*[\w.%~\[\]-]+=[^\s<>{}\"]*")
+_TELLING_FORM: Final = re.compile(r"(^|[?#&;])(access_token|refresh_token|error)=")
 _JSON_TOKEN: Final = re.compile(
     r"\"(?P<string>[^\"\\]*+(?:\\.[^\"\\]*+)*+)(?P<closed>\"?)|(?P<mark>[{}\[\]:,])|[^\s\"{}\[\]:,]++", re.DOTALL
 )
@@ -104,6 +106,8 @@ def decode_body(headers: Mapping[str, str], body: bytes, *, max_bytes: int = MAX
     try:
         value, fault = _json(text)
     except (ValueError, RecursionError):
+        if text.startswith("{'"):
+            text = text.translate(_SWAPPED_QUOTES)  # Python's notation
         strays = tuple(_stray_members(text)) or tuple(_elements(text))
         return Body({}, flaw or ("is not valid JSON" if text else "is empty"), strays=strays, text=text)
     if not isinstance(value, dict):
@@ -114,21 +118,19 @@ def decode_body(headers: Mapping[str, str], body: bytes, *, max_bytes: int = MAX
 def decompress(body: bytes, content_encoding: str, *, max_bytes: int) -> tuple[bytes, str | None]:
     """`body` without its content codings (RFC 9110 §8.4), and what is wrong with it, if anything.
 
-    Where the header is wrong and `body` is not compressed, it comes back as it is.
+    What `body` begins with counts more than the header. If that is wrong, an uncompressed `body` comes back as it is.
     """
     codings = [
         coding for part in content_encoding.lower().split(",") if (coding := part.strip()) not in {"", "identity"}
     ]
-    if not codings and body.startswith(_GZIP_MAGIC):
-        codings = ["gzip"]
-    if _PLAIN_JSON.fullmatch(body):
-        return body, None
-    if len(codings) > _MAX_CODINGS:
-        return b"", "is compressed too many times"
-    for coding in reversed(codings):
-        inflate = _INFLATERS.get(coding.removeprefix("x-"))
+    for count, coding in enumerate(reversed(codings or ["identity"])):
+        if _PLAIN_JSON.fullmatch(body):
+            break
+        if count == _MAX_CODINGS:
+            return b"", "is compressed too many times"
+        inflate = _inflater_for(body) or _INFLATERS.get(coding.removeprefix("x-"))
         is_form = _FORM.match(body[:_CHUNK_BYTES].decode("latin-1")) is not None
-        if inflate is None and is_form:
+        if inflate is None and (is_form or coding == "identity"):
             continue  # a header that names no compression, such as ``UTF-8``
         if inflate is None:
             return b"", "is compressed in an unknown way"
@@ -159,6 +161,17 @@ def walk(members: Mapping[str, object]) -> Iterator[tuple[int, str, str, object]
                 if isinstance(value, Mapping | list):
                     inner.append((name, value))
         outer = inner
+
+
+def decoded_again(value: object) -> object:
+    """`value`, or the object in it, if it is a text that holds a refresh token: some gateways encode a reply twice."""
+    if not isinstance(value, str) or not value.startswith("{") or "refresh" not in value.lower():
+        return value
+    try:
+        inner, _ = _json(value)
+    except (ValueError, RecursionError):
+        return value
+    return inner
 
 
 def is_nested_too_deeply(value: object) -> bool:
@@ -240,6 +253,13 @@ _INFLATERS: Final[Mapping[str, Callable[[bytes, int], tuple[bytes, str | None]]]
 }
 
 
+def _inflater_for(body: bytes) -> Callable[[bytes, int], tuple[bytes, str | None]] | None:
+    """The inflater for what `body` begins with, whatever its header says."""
+    if body.startswith(_GZIP_MAGIC):
+        return _gunzip
+    return _inflate_deflate if body.startswith(_ZLIB_MAGICS) else None
+
+
 def _text(data: bytes, content_type: str) -> str:
     """The text in `data`. Tokens are ASCII, so a wrong guess between charsets spoils none of them."""
     for mark, charset in _BYTE_ORDER_MARKS:
@@ -263,7 +283,9 @@ def _form(text: str, content_type: str) -> tuple[dict[str, object], str | None] 
     if not _FORM.match(text) or not ("form-urlencoded" in content_type or _TELLING_FORM.search(text)):
         return None
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS)
+        pairs = parse_qsl(
+            text.lstrip("?#&").replace("&amp;", "&"), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS
+        )
     except ValueError:
         return None
     conflicts: list[str] = []

@@ -6,10 +6,19 @@ from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
 from tokenflight._token_shapes import REPLY, sorted_out
-from tokenflight._token_times import EARLIEST_MOMENT, MAX_LIFETIME_SECONDS, duration, is_in_milliseconds, moment, number
+from tokenflight._token_times import (
+    EARLIEST_MOMENT,
+    MAX_LIFETIME_SECONDS,
+    duration,
+    is_in_milliseconds,
+    lifetime,
+    moment,
+    number,
+)
 
 _ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - the name of a member
 _REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a member
+_NOTHING: Final = frozenset({"", "null", "none", "nil", "undefined"})
 _PROOF_TYPES: Final = re.compile(r"(?<![a-z0-9])(mac|pop|hok|hmac|ssh-cert)(?![a-z0-9])", re.IGNORECASE)
 """Token types that need more in a request than the token itself."""
 
@@ -60,7 +69,7 @@ class StandardMembers:
         for what in ("expires", "refresh_token_expires"):
             values |= self._end(what, now)
         for value in self.found.get("refresh_in", ()):
-            if (time := _time(value)) is not None and not time.is_moment:
+            if (time := _time(value, now)) is not None and not time.is_moment:
                 values["refresh_in"] = time.seconds
         return values
 
@@ -73,7 +82,7 @@ class StandardMembers:
         times = [
             time
             for value in stated
-            if (time := _time(value)) is not None and time.seconds_left(now) <= MAX_LIFETIME_SECONDS
+            if (time := _time(value, now)) is not None and time.seconds_left(now) <= MAX_LIFETIME_SECONDS
         ]
         if not times:
             return {}
@@ -96,12 +105,12 @@ def standard_members(holder: Mapping[str, object], *, is_form: bool = False) -> 
 
 def is_token(value: object) -> TypeGuard[str]:
     """Whether `value`, without white space around it, is a token: printable ASCII (RFC 6749 Appendix A)."""
-    return isinstance(value, str) and bool(text := value.strip()) and text.isascii() and text.isprintable()
+    return isinstance(value, str) and not _is_absent(value) and (text := value.strip()).isascii() and text.isprintable()
 
 
 def _is_absent(value: object) -> bool:
-    """Whether a member says that there is none: some servers write an empty one, or false."""
-    return value is None or value is False or (isinstance(value, str) and not value.strip())
+    """Whether a member says that there is none: some servers write an empty one, false, or "null" as text."""
+    return value.strip().lower() in _NOTHING if isinstance(value, str) else not value
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +122,12 @@ class _Time:
         return self.seconds - now if self.is_moment else self.seconds
 
 
-def _time(value: object) -> _Time | None:
+def _time(value: object, now: float) -> _Time | None:
     """A positive duration, or a moment; a large number is one too, in seconds or in a fraction of them."""
     seconds = duration(value) if (amount := number(value)) is None else amount
+    if seconds is not None and seconds > MAX_LIFETIME_SECONDS:
+        in_milliseconds = lifetime(seconds, issued_at=now)
+        seconds = seconds if in_milliseconds is None else in_milliseconds
     if seconds is None or seconds > EARLIEST_MOMENT:
         posix = moment(value if seconds is None else seconds)
         return None if posix is None else _Time(posix, is_moment=True)

@@ -17,7 +17,7 @@ from tokenflight._log import log
 from tokenflight._token_shapes import folded
 from tokenflight.profiles import STANDARD, Profile
 from tokenflight.providers._replies.classification import Failure, classify_failure, leaves_no_doubt, says_error
-from tokenflight.providers._replies.decoding import MAX_DECODED_BYTES, Body, decode_body
+from tokenflight.providers._replies.decoding import MAX_DECODED_BYTES, Body, decode_body, decoded_again
 from tokenflight.providers._replies.members import StandardMembers, is_token, standard_members
 
 _OK: Final = 200
@@ -148,10 +148,10 @@ def _refresh_token_in(content: Body, members: StandardMembers, profile: Profile)
         if candidates:
             return _only(candidates)
         level = [
-            item
+            decoded
             for outer in level[:_MAX_CONTAINERS]
             for item in (outer.values() if isinstance(outer, Mapping) else outer if isinstance(outer, list) else ())
-            if isinstance(item, Mapping | list)
+            if isinstance(decoded := decoded_again(item), Mapping | list)
         ]
     return None
 

@@ -45,7 +45,7 @@ from tokenflight.providers._replies.vocabulary import (
 
 _MAX_TEXT_LENGTH: Final = 1000
 _MAX_TEXTS: Final = 20
-"""Of codes, and of sentences: what an error has to say stands among the first, and each is matched with each pattern."""
+"""Of codes, and of sentences: each is matched with each pattern, and what counts stands among the first."""
 
 _LAST: Final = 100
 """The level of a sentence that was put together: understood like any, shown last."""
