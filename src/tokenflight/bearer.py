@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Mutable
 from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from tokenflight._token_shapes import folded
 from tokenflight._urls import is_loopback
 from tokenflight.errors import ConfigurationError
 from tokenflight.providers.base import BEARER_HEADER, AccessTokenHeader
@@ -24,9 +25,8 @@ from tokenflight.tokens import TokenSet
 _UNAUTHORIZED: Final = 401
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _SCHEMES_WITHOUT_TOKENS: Final = frozenset({"basic", "digest", "ntlm", "negotiate"})
-_SEPARATORS: Final = re.compile(r"[\W_]+")
 _ERRORS_OF_THE_REQUEST: Final = frozenset(
-    _SEPARATORS.sub("", error)  # servers write them with hyphens and in camel case, too
+    folded(error)  # servers write them with hyphens and in camel case, too
     for error in (
         "insufficient_claims",  # Microsoft Entra: it takes a login with these claims
         "insufficient_scope",
@@ -281,7 +281,7 @@ def _parsed_challenges(challenges: str) -> list[tuple[str, str]]:
             follows_scheme = False
             if part["name"].lower() == "error":
                 scheme = found.pop()[0] if found else ""
-                found.append((scheme, _SEPARATORS.sub("", value).lower()))
+                found.append((scheme, folded(value)))
     return found
 
 

@@ -205,9 +205,10 @@ class TokenSet:
 
         A foreign token set may have names in camelCase. Its times may be `datetime`, POSIX seconds or fractions of
         them, also as text, or dates in one of the usual notations; a malformed time reads as unknown. ``expires_in``
-        counts from ``issued_at`` or a member like it; without one, the token reads as expired. This method knows
-        Google's ``token`` and ``expiry``, django-allauth's ``token_secret`` and lists of ``scopes``. It keeps other
-        members in `extra`, except for a client's secret. Files of several users are for `tokenflight.importers`.
+        counts from ``issued_at`` or a member like it; without one, the token reads as expired, unless its expiry is
+        stated, too, and leaves no more life than that. This method knows Google's ``token`` and ``expiry``,
+        django-allauth's ``token_secret``, ``oauth_token``, and lists of ``scopes``. It keeps other members in `extra`,
+        except for a client's secret. Files of several users are for `tokenflight.importers`.
 
         Raises `StoreCorrupted` if there is neither an access token nor a refresh token, or if a later version of the
         library wrote it.

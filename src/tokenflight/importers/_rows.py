@@ -40,8 +40,7 @@ def from_social_auth(source: Rows) -> list[ImportedTokens]:
     for row in _rows_or_fixtures(source, "Python Social Auth", "usersocialauth"):
         stored = row.get("extra_data")
         extra_data = entry(parsed(stored) if isinstance(stored, str) else stored)
-        fields = {"obtained_at": extra_data.get("auth_time"), **extra_data}
-        found += imported(fields, user=_user(row), provider=row.get("provider"), without={"auth_time"})
+        found += imported(extra_data, user=_user(row), provider=row.get("provider"))
     return found
 
 
