@@ -193,6 +193,7 @@ def test_v2_facebooks_number_of_a_dead_token_may_be_a_text() -> None:
         ({}, {"error": "database_error"}),
         ({}, {"error": "server_overloaded"}),
         ({}, {"error": "lock_timeout"}),
+        ({}, {"errcode": -1, "errmsg": "system error"}),
         ({}, {"error": "token_refresh_in_progress"}),
         ({}, {"error": "TOO_MANY_ATTEMPTS_TRY_LATER"}),
         ({}, {"type": "https://x.example/problems/temporarily-unavailable"}),

@@ -252,7 +252,7 @@ PASSING: Final = re.compile(
     r"|\b(already|still|currently) being processed\b|\bservice (is )?unavailable\b|\binternal (server )?error\b"
     r"|\btim(?:ed|ing) out\b|\bconcurrent (refresh|request|token)\b|\bin progress\b|\bunder maintenance\b"
     r"|\b(transient|temporary|database|network)(?: (?:server|connection))? (error|failure|failed|problem|issue)\b"
-    r"|\bconnection (?:reset|refused)\b|\bbad gateway\b|\btechnical (?:difficult\w+|problem|issue)"
+    r"|\bconnection (?:reset|refused)\b|\bsystem error\b|\bbad gateway\b|\btechnical (?:difficult\w+|problem|issue)"
     r"|\b(?:acquire|obtain|get) (?:a |the )?lock\b|\bdeadlock|\block (?:wait )?timeout\b|\boverloaded\b"
     r"|\b(?:unable to|can t|cannot|could not|couldn t) (?:process|complete|handle)(?: \w+){1,4} at this (?:time|moment)"
     r"|\b(server|service|system) (is )?(currently |too )?busy\b|\bsession doesn t have required client\b"
