@@ -54,6 +54,7 @@ def test_a_token_of_oauth_1_is_none_because_it_is_signed_with_and_never_sent() -
         *("token_expires_at", "tokenExpiry", "expires_at_ms", "valid_until"),
         *("expirationTimeMilliseconds", "ExpiresUtc", "expirationTimestamp", "expires_time", "expireAt", "expired_at"),
         *("exp", "expiryTime", "expires_date", "accessTokenExpires", "access_expires_at", "validTo", ".expires"),
+        "expiresOnTimestamp",
         "expires_in",  # some programs write the moment there
     ],
 )
@@ -63,7 +64,15 @@ def test_v5_the_expiry_is_known_by_each_of_its_names(name: str) -> None:
 
 BEGINNINGS: Final = [
     *("issued_at", "issuedAt", "createdAt", "obtained_at", "cached_at", "last_refresh", "created", ".issued", "iat"),
-    *("auth_time", "creation_time", "retrieved_at", "timestamp", "refreshedAt", "token_created_at", "requested_at"),
+    *(
+        "auth_time",
+        "creation_time",
+        "retrieved_at",
+        "timestamp",
+        "refreshedAt",
+        "token_created_at",
+        "access_token_stored_at",
+    ),
 ]
 
 

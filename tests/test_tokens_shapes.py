@@ -243,6 +243,7 @@ def test_entras_refresh_in_is_read_from_replies_and_files() -> None:
 
     assert reply.refresh_at == NOW + 43_199
     assert stored(cached_at=str(NOW), refresh_on=str(NOW + 43_199)).refresh_at == NOW + 43_199
+    assert stored(refreshAfterTimestamp=(NOW + 43_199) * 1000).refresh_at == NOW + 43_199
     assert stored(refresh_in=43_199).refresh_at is None
 
 

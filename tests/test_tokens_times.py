@@ -83,8 +83,9 @@ WRAPPED: list[object] = [
     {"$date": {"$numberLong": str(NINE * 1000)}},
     {"_seconds": NINE, "_nanoseconds": 0},
     {"seconds": NINE, "nanoseconds": 0},
+    {"epochSecond": NINE, "nano": 0},
 ]
-"""As MongoDB and Firestore export it."""
+"""As MongoDB, Firestore and Java export it."""
 DATETIMES: list[object] = [
     datetime(2027, 1, 15, 9),  # noqa: DTZ001 - as some databases give it
     datetime(2027, 1, 15, 9, tzinfo=UTC),

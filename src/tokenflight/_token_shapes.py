@@ -42,7 +42,7 @@ _AT: Final = (
     *("expiresat", "expireson", "expiry", "expirydate", "expiration", "expirationdate", "expirationtime"),
     *_names(
         ("expires", "expiry", "expiration", "expire", "expired"),
-        ("at", "on", "date", "time", "datetime", "timestamp", "epoch"),
+        ("at", "on", "date", "time", "datetime", "timestamp", "ontimestamp", "epoch"),
         ("", *_MILLISECONDS, "utc"),
     ),
     *("expiresutc", "exp", "validuntil", "validtill", "validto", "notafter"),
@@ -59,7 +59,7 @@ _BEGAN_AT: Final = (
         ("issued", "obtained", "created", "saved", "acquired", "fetched", "received", "cached"),
         ("at", "on", "time", "date"),
     ),
-    *_names(("retrieved", "requested", "granted", "generated", "refreshed", "lastrefreshed"), ("at", "on")),
+    *_names(("stored", "retrieved", "requested", "granted", "generated", "refreshed", "lastrefreshed"), ("at", "on")),
     *("issued", "obtained", "created", "iat", "issuetime", "issuedate", "createtime", "creationtime", "creationdate"),
     *("lastrefresh", "lastrefreshed", "timestamp", "authtime"),
 )
@@ -90,7 +90,7 @@ _FILE_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "oauth_token_secret": ("oauthtokensecret",),
     "refresh_token": ("refreshtoken", "oauthrefreshtoken"),
     "issued_at": _names(("", "token", "accesstoken"), _BEGAN_AT),
-    "refresh_at": ("refreshat", "refreshon"),
+    "refresh_at": ("refreshat", "refreshon", "refreshafter", "refreshaftertimestamp"),
     "refresh_token_issued_at": _names(("refreshtoken",), _BEGAN_AT),
     "extra": ("extra",),
     "client_secret": ("clientsecret",),

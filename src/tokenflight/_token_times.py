@@ -36,7 +36,7 @@ _UNITS: Final = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
 _UNSET_BEFORE: Final = -62_000_000_000
 """The year 5. Go, .NET and Java write a moment of the year 1 where none is set."""
 
-_WRAPPERS: Final = ("$date", "$numberLong", "_seconds", "seconds")
+_WRAPPERS: Final = ("$date", "$numberLong", "_seconds", "seconds", "epochSecond")
 
 _PART: Final = re.compile(r"(\d++(?:\.\d++)?)\s*+([a-z]*+)\s*+", re.ASCII)
 _SECONDS_IN: Final = {
@@ -68,7 +68,7 @@ def number(value: object) -> float | None:
 def moment(value: object) -> float | None:
     """POSIX seconds from a `datetime`, a number of seconds or of a fraction of them, or a text with either or a date.
 
-    Each may be wrapped in an object, as MongoDB and Firestore export them.
+    Each may be wrapped in an object, as MongoDB, Firestore and Java export them.
 
     A date without a zone is in UTC. The zero time of Go and .NET says that no moment is set, and reads as None.
     """
