@@ -77,7 +77,17 @@ BEGINNINGS: Final = [
 
 
 @pytest.mark.parametrize(
-    "name", ["expires_in", "expiresIn", "expires_in_sec", "expires", "token_expires_in", "ttl", "accessTokenLifetime"]
+    "name",
+    [
+        "expires_in",
+        "expiresIn",
+        "expires_in_sec",
+        "expires",
+        "token_expires_in",
+        "expiryIn",
+        "ttl",
+        "accessTokenLifetime",
+    ],
 )
 @pytest.mark.parametrize("began", BEGINNINGS)
 def test_v5_a_lifetime_and_its_beginning_are_known_by_each_of_their_names(name: str, began: str) -> None:

@@ -237,6 +237,7 @@ def read(**members: Any) -> TokenSet:
         {"expires_in": 3_600_000, "expires_in_sec": 3600},
         {"expires_in": 3_600_000, "expires_at": NINE},
         {"expires_in": 3_600_000, "expires_on": str(NINE - 5)},
+        {"expires_in": 3_600_000, "expires_on": str(NINE - 300)},
         {"expires_in": "3600"},
         {"expiresIn": 3600},
         {"expires": 3600},

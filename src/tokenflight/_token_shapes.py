@@ -48,9 +48,8 @@ _AT: Final = (
     *("expiresutc", "exp", "validuntil", "validtill", "validto", "notafter"),
 )
 _IN: Final = (
-    *_names(
-        ("expiresin", "expirein"), ("sec", "secs", "seconds", *_MILLISECONDS, "")
-    ),  # first those that tell the unit
+    # First those that tell the unit.
+    *_names(("expiresin", "expirein", "expiryin", "expirationin"), ("sec", "secs", "seconds", *_MILLISECONDS, "")),
     *("lifetime", "ttl", "validity", "validfor"),
 )
 _AT_OR_IN: Final = ("expires", "expire")

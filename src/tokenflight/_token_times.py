@@ -24,6 +24,9 @@ within the limit makes a token look younger by as much. Renewals come five minut
 shorter lifetime, so this matters for tokens of less than four minutes alone, and there an API's 401 mends it.
 """
 
+_SAME_LIFETIME_SHARE: Final = 0.1
+"""How far apart, as a share, two members may be that tell the same lifetime, one of them by another clock."""
+
 EARLIEST_MOMENT: Final = 1e9
 """A larger number of seconds is a moment (after September 2001) and no duration."""
 
@@ -128,7 +131,8 @@ def lifetime(value: object, *, issued_at: float) -> float | None:
 
 def is_in_milliseconds(amount: float, seconds: float) -> bool:
     """Whether `amount` is milliseconds, because a second member tells the same lifetime in `seconds`."""
-    return amount > 1000 * MAX_CLOCK_SKEW_SECONDS and abs(amount / 1000 - seconds) <= MAX_CLOCK_SKEW_SECONDS
+    tolerance = max(MAX_CLOCK_SKEW_SECONDS, seconds * _SAME_LIFETIME_SHARE)
+    return amount > 1000 * MAX_CLOCK_SKEW_SECONDS and abs(amount / 1000 - seconds) <= tolerance
 
 
 def plausible(expires_at: float | None, issued_at: float) -> float | None:
