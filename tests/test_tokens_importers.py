@@ -398,9 +398,18 @@ def test_a_file_of_another_shape_is_an_error_that_names_it_and_shows_nothing_of_
     assert "canary" not in f"{caught.value}{[frame.locals for frame in own]}"
 
 
+@pytest.mark.parametrize("charset", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_file_is_read_in_the_charset_that_powershell_writes(charset: str, tmp_path: Path) -> None:
+    path = tmp_path / "token.json"
+    path.write_bytes(json.dumps({"token": "at", "refresh_token": "rt", "expiry": NINE_ISO + "Z"}).encode(charset))
+
+    assert tokens_of(importers.from_google(path)) == {(None, None): AT_NINE}
+
+
 @pytest.mark.parametrize("name", FILE_READERS)
-def test_bytes_that_are_no_text_are_an_error(name: str, tmp_path: Path) -> None:
-    (tmp_path / "other.file").write_bytes(b"\xff\xfe\x00secret-canary")
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00secret-canary", b"\xff\xfesecret", b"secret-canary\x80"])
+def test_bytes_that_are_no_text_are_an_error(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "other.file").write_bytes(content)
     with pytest.raises(StoreCorrupted, match=r"other\.file") as caught:
         FILE_READERS[name](tmp_path / "other.file")
     assert caught.value.__context__ is None

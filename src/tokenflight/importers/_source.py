@@ -39,11 +39,13 @@ def path_of(source: object) -> Path | None:
 def read_text(path: Path) -> str:
     """What the file says; raises `StoreUnavailable` if it can't be read, and `StoreCorrupted` if it is no text."""
     try:
-        return path.read_text("utf-8-sig")
+        data = path.read_bytes()
     except OSError as exc:
         raise StoreUnavailable(f"{path} can't be read: {exc.strerror}") from exc
+    try:
+        return data.decode(json.detect_encoding(data))  # PowerShell writes UTF-16
     except ValueError:
-        pass  # not raised from here: a decoding error carries the bytes, and the bytes carry tokens
+        del data  # and not raised from here: a decoding error carries the bytes, and the bytes carry tokens
     raise StoreCorrupted(f"{path} is not UTF-8 text")
 
 
