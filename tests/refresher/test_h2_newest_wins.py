@@ -143,6 +143,21 @@ async def test_h2_a_login_elsewhere_is_no_step_back(
         assert await here.get_valid_token("alice") == latest
 
 
+async def test_h2_a_login_that_is_confirmed_late_is_not_taken_for_newer_than_a_login_elsewhere(
+    fake: FakeProvider, provider: OIDCProvider, store: FaultyStore
+) -> None:
+    policy = RefreshPolicy(cache_ttl=0)
+    async with TokenRefresher(provider, store, policy=policy) as here, TokenRefresher(provider, store) as there:
+        with store.hold("save", times=1, after=True) as gate:
+            confirmed_late = asyncio.create_task(here.save_tokens("alice", login(fake, "alice", life_left=-2)))
+            await gate.reached()
+            await there.save_tokens("alice", latest := login(fake, "alice"))
+            assert await here.get_valid_token("alice", min_validity=1) == latest
+        await confirmed_late
+        assert await here.get_valid_token("alice") == latest
+        assert (await record_in(store, provider)).tokens == latest
+
+
 async def test_h2_a_healed_store_is_written_once_and_told_of_once(
     fake: FakeProvider,
     provider: OIDCProvider,

@@ -55,15 +55,21 @@ class CacheEntry:
 
 
 def _past_of(record: StoredTokens, previous: CacheEntry | None, spent: str | None) -> tuple[bytes, ...]:
-    """The digests of the refresh tokens that came before that of `record`, the latest last."""
+    """The digests of the refresh tokens that are known to come before that of `record`, the latest last."""
     latest = record.tokens.refresh_token
     if previous is not None and previous.tokens.refresh_token == latest and spent is None:
         return previous.past
-    before = [] if previous is None else [previous.tokens.refresh_token]
+    replaced = None if previous is None or not _is_older(previous.tokens, record.tokens) else previous.tokens
+    before = (None if replaced is None else replaced.refresh_token, spent)
     digests = [] if previous is None else list(previous.past)
-    digests += [_digest(token) for token in (*before, spent) if token is not None and token != latest]
+    digests += [_digest(token) for token in before if token is not None and token != latest]
     current = None if latest is None else _digest(latest)
     return tuple(dict.fromkeys(digest for digest in digests if digest != current))[-MAX_PAST:]
+
+
+def _is_older(tokens: TokenSet, other: TokenSet) -> bool:
+    """Whether `tokens` was issued before `other`, as far as their members tell."""
+    return tokens.issued_at is not None and other.issued_at is not None and tokens.issued_at < other.issued_at
 
 
 def _digest(refresh_token: str) -> bytes:
