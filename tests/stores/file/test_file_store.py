@@ -355,7 +355,9 @@ async def test_p7_a_write_lock_that_never_comes_free_is_given_up(directory: Path
 # keys
 
 
-async def test_keys_passes_over_what_is_no_record(store: FileTokenStore, directory: Path, path: Path) -> None:
+async def test_n15_keys_passes_over_what_is_no_record_and_tells(
+    store: FileTokenStore, directory: Path, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     await store.save(KEY, StoredTokens(TOKENS))
     async with store.lease(TokenKey("idp", "leased"), timeout=0):
         pass
@@ -369,6 +371,7 @@ async def test_keys_passes_over_what_is_no_record(store: FileTokenStore, directo
     (path.with_name(f"{encode_name('w' * 300)}.json")).mkdir()
     (directory / "link").symlink_to(path.parent)
     assert await keys_of(store) == [KEY]
+    assert any(message.startswith(f"passed over {path.with_name('Bob.json')}") for message in caplog.messages)
     assert await keys_of(store, "idp") == [KEY]
     assert await keys_of(store, "link") == []
 

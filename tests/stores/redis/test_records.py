@@ -59,7 +59,9 @@ def test_p6_a_record_and_its_lease_share_a_cluster_slot_and_their_name_gives_the
         assert not set(record) & set("*?[]\\\x00 ")
 
 
-async def test_keys_of_other_programs_are_no_records(server: RedisServer, store: RedisTokenStore) -> None:
+async def test_n15_keys_of_other_programs_are_no_records_and_are_told(
+    server: RedisServer, store: RedisTokenStore, caplog: pytest.LogCaptureFixture
+) -> None:
     names = ["tokenflight:{idp:a:b}:tokens", "tokenflight:{idp}:tokens", "tokenflight:{idp:%ff}:tokens", "tokenflight"]
     names += ["tokenflight:{idp:}:tokens", "tokenflight:{:alice}:tokens"]
     with server.client() as client:
@@ -67,6 +69,7 @@ async def test_keys_of_other_programs_are_no_records(server: RedisServer, store:
             client.set(name, "something")
     await store.save(KEY, StoredTokens(TOKENS))
     assert await keys_of(store) == [KEY]
+    assert "passed over tokenflight:{:alice}:tokens, which is not the name of a user's record" in caplog.messages
     assert await keys_of(store, "idp") == [KEY]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import pytest
@@ -18,7 +18,7 @@ from sqlalchemy import MetaData, Pool, event, text, update
 from kit.codecs import over_codecs
 from kit.format1 import DIRECTORY, check_that_all_is_read_and_written_again, copy_private, postgresql_table
 from kit.sql_database import Database, checked_out_of, statements_sent
-from kit.stores import KEY
+from kit.stores import KEY, keys_of
 from kit.support import login
 from tokenflight import (
     OIDCProvider,
@@ -75,6 +75,29 @@ async def test_no_transaction_is_begun_or_committed_for_a_single_statement(postg
     assert sent == []
     assert sent_on_the_apps_engine == []
     assert sent_in_transactions == ["BEGIN", "COMMIT"]
+
+
+PLANTED: Final = [("idp", ""), ("", "alice"), ("%ff", "alice"), ("idp", "a%62"), ("idp", "50%")]
+
+
+async def test_n15_rows_that_others_planted_end_no_listing_and_are_told(
+    database: Database, store: SQLTokenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, (provider, user_id) in enumerate(PLANTED):
+        names = f"'{number}', '{provider}', '{user_id}'"
+        await database.run(f"insert into {{table}} (id, provider, user_id, record) values ({names}, 'record')")
+    await store.save(KEY, StoredTokens(TokenSet("access")))
+    assert await keys_of(store) == [KEY]
+    told = [message for message in caplog.messages if message.startswith("passed over")]
+    assert len(told) == len(PLANTED)
+    assert await keys_of(store, "idp") == [KEY]
+
+
+async def test_n15_a_planted_row_whose_names_are_no_text_ends_no_listing(sqlite: Database) -> None:
+    await sqlite.run("insert into {table} (id, provider, user_id, record) values ('1', x'ff', x'', x'7b7d')")
+    async with sqlite.opened() as store:
+        await store.save(KEY, StoredTokens(TokenSet("access")))
+        assert await keys_of(store) == [KEY]
 
 
 @contextmanager

@@ -10,12 +10,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
 from tokenflight._checks import require_kind
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
+from tokenflight.stores._listing import listed_key
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key
 from tokenflight.stores.file import _private_files
@@ -260,7 +262,7 @@ def _records_in(directory: str) -> Iterator[str]:
 
 
 def _next_keys(records: Iterator[str], count: int) -> list[TokenKey | None]:
-    return [_key_of(path) for path in islice(records, count)]
+    return [listed_key(partial(_key_of, path), path) for path in islice(records, count)]
 
 
 def _key_of(path: str) -> TokenKey | None:

@@ -1,9 +1,9 @@
 """The names of the keys in Redis: percent-encoded, so that a name tells which record or lease it belongs to."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import quote, unquote
 
-from tokenflight.errors import ConfigurationError
+from tokenflight.stores._listing import listed_key
 from tokenflight.tokens import TokenKey
 
 
@@ -29,11 +29,11 @@ class KeyNames:
     def key_of(self, name: str) -> TokenKey | None:
         """The key whose record has this name; None if the name is not of our making."""
         provider, _, user_id = name.removeprefix(f"{self.prefix}:{{").removesuffix("}:tokens").partition(":")
-        try:
-            key = TokenKey(*(unquote(part, errors="surrogatepass") for part in (provider, user_id)))
-            return key if self.record(key) == name else None
-        except (UnicodeError, ConfigurationError):  # another program's: no text, or an empty one
-            return None
+        return listed_key(partial(self._read, name, provider, user_id), name)
+
+    def _read(self, name: str, *parts: str) -> TokenKey | None:
+        key = TokenKey(*(unquote(part, errors="surrogatepass") for part in parts))
+        return key if self.record(key) == name else None
 
     def _stem(self, key: TokenKey) -> str:
         # A cluster hashes what is in braces: the record and its lease are on the same node.

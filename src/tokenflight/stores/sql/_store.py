@@ -18,13 +18,14 @@ from tokenflight._checks import checked_seconds, require_kind
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
+from tokenflight.stores._listing import listed_key
 from tokenflight.stores._timed_lease import TimedLease, lease_clock
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import Database
 from tokenflight.stores.sql._limits import SQLLimits
 from tokenflight.stores.sql._statements import SECONDS_NOW, Statements, Upsert
-from tokenflight.stores.sql._table import TABLE_NAME, escape, row_id, token_table, unescape
+from tokenflight.stores.sql._table import TABLE_NAME, escape, key_of, row_id, token_table
 from tokenflight.tokens import TokenKey
 
 
@@ -131,8 +132,11 @@ class SQLTokenStore(TokenStore):
         last_id = ""
         while rows := (await self._database.run(query, {**parameters, "given_last_id": last_id})).rows:
             for last_id, stored_provider, stored_user_id in rows:  # noqa: B007 - the next page begins after it
-                key = TokenKey(unescape(stored_provider), unescape(stored_user_id))
-                if provider in (None, key.provider):  # some databases ignore case when they compare text
+                key = listed_key(
+                    partial(key_of, stored_provider, stored_user_id), f"{stored_provider} {stored_user_id}"
+                )
+                # Some databases ignore case when they compare text.
+                if key is not None and provider in (None, key.provider):
                     yield key
 
     async def aclose(self) -> None:

@@ -68,6 +68,14 @@ def escape(text: str) -> str:
     )
 
 
+def key_of(stored_provider: object, stored_user_id: object) -> TokenKey | None:
+    """The key whose row has these columns; None if this library does not write them so. SQLite keeps any type."""
+    if not isinstance(stored_provider, str) or not isinstance(stored_user_id, str):
+        return None
+    key = TokenKey(unescape(stored_provider), unescape(stored_user_id))
+    return key if (escape(key.provider), escape(key.user_id)) == (stored_provider, stored_user_id) else None
+
+
 def unescape(stored: str) -> str:
     """The text that `escape` turned into `stored`."""
     return unquote_to_bytes(stored).decode("utf-8", "surrogatepass")
