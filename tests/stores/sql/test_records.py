@@ -32,6 +32,7 @@ from tokenflight import (
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql import SQLTokenStore, token_table
 from tokenflight.stores.sql._limits import SQLLimits
+from tokenflight.stores.sql._sqlite_file import create_private_file
 from tokenflight.testing import FakeProvider
 
 
@@ -269,6 +270,36 @@ async def test_p5_a_sqlite_file_is_made_so_that_its_owner_alone_can_read_it(sqli
         modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(directory)}
     assert modes["tokens.db"] == 0o600
     assert set(modes.values()) == {0o600}  # the journal's, too
+
+
+@pytest.mark.parametrize("authority", ["", "//", "//localhost"])
+@pytest.mark.parametrize("options", ["uri=true", "mode=rwc&uri=1", "cache=private&uri=True"])
+async def test_p5_a_sqlite_file_named_by_a_uri_is_private_too(directory: Path, authority: str, options: str) -> None:
+    database = Database(f"sqlite+aiosqlite:///file:{authority}{directory}/of%2520alice.db?{options}", "tokens")
+    async with database.opened() as store:
+        await store.create_table()
+        await store.save(KEY, StoredTokens(TokenSet("one")))
+    assert {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(directory)} == {"of alice.db": 0o600}
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw", "memory"])
+def test_a_sqlite_file_that_its_uri_does_not_create_is_not_created(directory: Path, mode: str) -> None:
+    create_private_file(f"file:{directory}/tokens.db", {"mode": mode, "uri": "true"})
+    assert list(os.scandir(directory)) == []
+
+
+@pytest.mark.parametrize("url", ["{path}", "file:{path}?uri=true"])
+@pytest.mark.parametrize("target", ["outside", "nowhere"])
+async def test_p6_a_link_in_the_place_of_a_sqlite_file_is_refused(directory: Path, url: str, target: str) -> None:
+    (directory / "outside").touch()
+    path = directory / "tokens.db"
+    path.symlink_to(directory / target)
+    async with Database(f"sqlite+aiosqlite:///{url.format(path=path)}", "tokens").opened() as store:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="is a symbolic link"):
+                await store.create_table()
+    assert {entry.name for entry in os.scandir(directory)} == {"outside", "tokens.db"}
+    assert not (directory / "outside").stat().st_size
 
 
 async def test_a_row_that_breaks_a_rule_of_the_apps_own_is_no_conflict(postgres: Database) -> None:

@@ -5,10 +5,9 @@ what the caller does next. `aclose` waits for all tasks of the event loop.
 """
 
 import asyncio
-import os
 import random
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -21,6 +20,7 @@ from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores.sql._errors import error_for, is_contention, is_duplicate
 from tokenflight.stores.sql._limits import SQLLimits
+from tokenflight.stores.sql._sqlite_file import create_private_file
 
 T = TypeVar("T")
 
@@ -134,8 +134,10 @@ class Database:
                 raise _failures.wrong_event_loop("engine")
             return self._given_engine
         if (engine := self._own_engines.get(loop)) is None:
-            engine = self._own_engines[loop] = self._new_engine()
-            _create_private_file(engine.url)
+            engine = self._new_engine()
+            if self.dialect == "sqlite":
+                create_private_file(engine.url.database, engine.url.query)
+            self._own_engines[loop] = engine
         return engine
 
     def _new_engine(self) -> AsyncEngine:
@@ -180,11 +182,3 @@ def _execute_and_commit(connection: Connection, statement: Executable, parameter
     result = Result(cursor.rowcount, [tuple(row) for row in cursor] if cursor.returns_rows else ())
     connection.commit()
     return result
-
-
-def _create_private_file(url: URL) -> None:
-    """Create the file of a SQLite database, if there is none, so that its owner alone can read it."""
-    path = url.database
-    if url.get_backend_name() == "sqlite" and path and path != ":memory:" and not path.startswith("file:"):
-        with suppress(OSError):  # SQLite reports it when it opens the file
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
