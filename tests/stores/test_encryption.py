@@ -20,6 +20,7 @@ from kit.stores import KEY, keys_of
 from kit.strategies import json_values, records
 from stores.test_codec import OLDER_SHAPES
 from tokenflight import (
+    ConfigurationError,
     FileTokenStore,
     StoreConflict,
     StoreCorrupted,
@@ -164,6 +165,34 @@ def test_a_record_is_bound_to_where_the_provider_ends_and_the_user_begins() -> N
     data = CODEC.encode(TokenKey("id", "palice"), RECORD)
     envelope = json.loads(data) | {"provider": KEY.provider, "user_id": KEY.user_id}
     assert code_of(json.dumps(envelope).encode()) == "not_authentic"
+
+
+def test_n14_a_record_is_bound_to_its_context() -> None:
+    production, staging = (EncryptedCodec([OLD_KEY], context=f"{name}/tenant-a") for name in ("prod", "staging"))
+    sealed = production.encode(KEY, RECORD)
+    assert read(sealed, codec=production) == RECORD
+    assert code_of(sealed, codec=staging) == "not_authentic"
+    assert code_of(sealed) == "not_authentic"
+    assert code_of(CODEC.encode(KEY, RECORD), codec=production) == "not_authentic"
+    assert b"tenant" not in sealed
+
+
+def test_n14_no_user_and_context_together_give_those_of_another_record() -> None:
+    sealed = EncryptedCodec([OLD_KEY], context="c").encode(TokenKey("a", "b"), RECORD)
+    moved = json.dumps(json.loads(sealed) | {"user_id": 'b", "c'}).encode()
+    assert code_of(moved, TokenKey("a", 'b", "c')) == "not_authentic"
+
+
+def test_n14_without_a_context_a_record_is_what_it_was_before_there_were_any() -> None:
+    sealed = json.loads(EncryptedCodec([OLD_KEY], context="").encode(KEY, RECORD))["sealed"]
+    bound_to = json.dumps(["XAES-256-GCM", 1, KEY.provider, KEY.user_id]).encode()
+    plain = _EncryptionKey(base64.urlsafe_b64decode(OLD_KEY)).open(base64.b64decode(sealed), bound_to)
+    assert decode_record(KEY, plain) == RECORD
+
+
+def test_n14_a_context_is_text() -> None:
+    with pytest.raises(ConfigurationError, match="context must be a str"):
+        EncryptedCodec([OLD_KEY], context=None)  # type: ignore[arg-type]
 
 
 async def test_p6_two_users_whose_files_were_swapped_are_both_refused(store: FileTokenStore, path: Path) -> None:

@@ -55,6 +55,18 @@ def test_a_key_is_44_characters_of_text_and_no_two_are_alike() -> None:
         f"{CANARY}{'!' * 33}",
         pytest.param(new_key()[:-1], id="a character short"),
         pytest.param(f"{new_key()}\n", id="a line"),
+        *(
+            pytest.param(base64.urlsafe_b64encode(weak).decode(), id=f"n14 {name}")
+            for name, weak in {
+                "zeros": bytes(32),
+                "one byte": b"\xa7" * 32,
+                "two bytes": b"\x00\xff" * 16,
+                "a word of sixteen bytes": bytes(range(200, 216)) * 2,
+                "a word and zeros": b"password".ljust(32, b"\0"),
+                "a word twice": b"correct horse ba" * 2,
+                "hexadecimal digits": b"0123456789abcdef0123456789abcdef",
+            }.items()
+        ),
         None,
     ],
 )
@@ -66,6 +78,11 @@ def test_l1_what_is_no_key_is_refused_and_not_shown(key: Any) -> None:
     assert error.__context__ is None
     assert "canary" not in f"{error!r}"
     assert not key or str(key) not in f"{error!r}"
+
+
+def test_n14_no_key_that_new_key_makes_is_taken_for_a_weak_one() -> None:
+    for _ in range(1000):
+        EncryptedCodec([new_key()])
 
 
 @pytest.mark.parametrize("keys", [[], (), ONE_KEY, ""], ids=["none", "no tuple", "one text", "no text"])

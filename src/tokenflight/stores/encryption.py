@@ -46,6 +46,9 @@ ENVELOPE_FORMAT_VERSION: Final = 1
 
 ALGORITHM: Final = "XAES-256-GCM"
 KEY_BYTES: Final = 32
+MAX_DISTINCT_BYTES_OF_A_WEAK_KEY: Final = 16
+"""A random key has about thirty."""
+
 NONCE_BYTES: Final = 24
 KEY_ID_BYTES: Final = 4
 _KEY_ID_PURPOSE: Final = b"tokenflight key"
@@ -70,8 +73,15 @@ class EncryptedCodec:
     the old one.
 
     The provider, the user id and the id of the key, a digest, stay readable. Everything else is encrypted and
-    authentic, and bound to the provider and the user: a record of another user or a changed one is refused. An older
-    record of the same user is not, if an attacker who can write to the store puts it back.
+    authentic, and bound to the provider, the user and the `context`: a record of another user, of another context or a
+    changed one is refused.
+
+    The context is a text that names where the records belong, such as ``"prod/tenant-a"``, for a key that several
+    deployments or tenants share: no record of one is taken for a record of the same user in another. It is stored
+    nowhere. Records from before there was one have the empty context; to change it, load and save each record.
+
+    An attacker who can write to the store but has no key can still put an older record of the same user back, also
+    after a logout, and delete records. Only the permissions of the store prevent that.
 
     Plain records are refused unless `accept_plain` is on, for a store that has some from before. As long as it is on,
     an attacker who can write to the store can plant plain ones: run `reencrypt`, then turn it off.
@@ -80,13 +90,15 @@ class EncryptedCodec:
     ``not_authentic`` for a damaged, changed or misplaced one, and ``not_encrypted`` for a plain one.
     """
 
-    def __init__(self, keys: Sequence[str], *, accept_plain: bool = False) -> None:
+    def __init__(self, keys: Sequence[str], *, context: str = "", accept_plain: bool = False) -> None:
         require_kind("accept_plain", accept_plain, bool)  # a text such as "no" would turn it on
+        require_kind("context", context, str)
         if isinstance(keys, str) or not keys:
             raise ConfigurationError("keys must be a list of keys, the one to write with first, and not empty")
         ring = [_EncryptionKey(_decode_key(text, position)) for position, text in enumerate(keys, 1)]
         self._first = ring[0]
         self._keys = {key.id: key for key in ring}
+        self._context = context
         self._accept_plain = accept_plain
         if len(self._keys) < len(ring):
             raise ConfigurationError("two of the keys are the same, or have the same id by chance: make a new one")
@@ -96,7 +108,7 @@ class EncryptedCodec:
 
     def encode(self, key: TokenKey, record: StoredTokens) -> bytes:
         """See `RecordCodec.encode`. Under base64 a record is a third larger than the plain one."""
-        sealed = self._first.seal(encode_record(key, record), _associated_data(key))
+        sealed = self._first.seal(encode_record(key, record), self._associated_data(key))
         return json_bytes(
             key,
             {
@@ -141,13 +153,18 @@ class EncryptedCodec:
                 code="unknown_key",
             )
         try:
-            return self._keys[key_id].open(_decode_base64(sealed), _associated_data(key))
+            return self._keys[key_id].open(_decode_base64(sealed), self._associated_data(key))
         except InvalidTag:
             raise StoreCorrupted(
-                f"it is not what was written with the key {key_id}: it was damaged, changed, or put in another "
-                "record's place",
+                f"it is not what was written with the key {key_id} in this context: it was damaged, changed, or put in "
+                "another record's place",
                 code="not_authentic",
             ) from None
+
+    def _associated_data(self, key: TokenKey) -> bytes:
+        """What a record is bound to. It is JSON, so that two different keys or contexts never give the same bytes."""
+        context = [self._context] if self._context else []  # records from before there were contexts have none
+        return json.dumps([ALGORITHM, ENVELOPE_FORMAT_VERSION, key.provider, key.user_id, *context]).encode()
 
     def _key_ids(self) -> str:
         return ", ".join(self._keys)
@@ -222,23 +239,23 @@ class _EncryptionKey:
         return AESGCM(derived)
 
 
-def _associated_data(key: TokenKey) -> bytes:
-    """What a record is bound to. It is JSON, so that two different keys never give the same bytes."""
-    return json.dumps([ALGORITHM, ENVELOPE_FORMAT_VERSION, key.provider, key.user_id]).encode()
-
-
 def _decode_key(text: str, position: int) -> bytes:
     """The bytes of the key in `text`. An error names the position of the key and shows nothing of it."""
     try:
         secret = base64.b64decode(text, altchars=b"-_", validate=True) if isinstance(text, str) else b""
     except ValueError:
         secret = b""
-    if len(secret) != KEY_BYTES:
+    if len(secret) != KEY_BYTES or _is_weak(secret):
         raise ConfigurationError(
             f"key {position} must be text as new_key() makes it: {KEY_BYTES} random bytes as URL-safe base64, "
             "44 characters"
         )
     return secret
+
+
+def _is_weak(secret: bytes) -> bool:
+    """Whether the key repeats a byte or a word, or is a short text that was padded; a random one does once in 10^14."""
+    return len(set(secret)) <= MAX_DISTINCT_BYTES_OF_A_WEAK_KEY
 
 
 def _decode_base64(sealed: str) -> bytes:
