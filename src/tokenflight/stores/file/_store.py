@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from tokenflight._checks import require_kind
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -23,6 +23,7 @@ from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, d
 from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._limits import FileLimits
 from tokenflight.stores.file._names import decode_name, encode_name
+from tokenflight.stores.file._permissions import chosen_permissions, parents_of, require_safe_parents
 from tokenflight.stores.file._threads import Operation, Threads
 from tokenflight.tokens import TokenKey
 
@@ -45,10 +46,20 @@ class _Paths(NamedTuple):
 class FileTokenStore(TokenStore):
     """One JSON file a user under `directory`, which is created if need be; ``~`` in it is expanded.
 
-    Only the owner can read the files, and a write replaces a file as a whole: it writes a temporary file, syncs it to
-    disk and renames it. A file that others can read is refused. The lease is a lock on a file beside the record; the
-    system frees it when its holder dies. A directory that vanishes, as when its disk is unmounted, makes the store
-    unavailable and logs no user out. `codec` turns records into bytes; the name of the file shows the user id too.
+    A write replaces a file as a whole: it writes a temporary file, syncs it to disk and renames it. The lease is a lock
+    on a file beside the record; the system frees it when its holder dies. A directory that vanishes, as when its disk
+    is unmounted, makes the store unavailable and logs no user out. `codec` turns records into bytes; the name of the
+    file shows the user id too.
+
+    `permissions` says who may use the files:
+
+    - ``"owner"``: the user of the process alone (0700, 0600). What belongs to another user, a file that others can
+      read, a directory that they can write to and a parent of it that is not sticky are refused, with the code
+      ``insecure_permissions``.
+    - ``"group"``: the group of the directory too (0770, 0660), as where Kubernetes sets an ``fsGroup``. All others are
+      refused.
+    - ``"unchecked"``: whoever the system lets in, as on a mount that shows 0777 for everything.
+
     On Windows, where the store is not tested, it does without the permissions.
     """
 
@@ -57,9 +68,11 @@ class FileTokenStore(TokenStore):
         directory: str | os.PathLike[str],
         *,
         codec: RecordCodec = JSONCodec(),  # noqa: B008 - it has no state
+        permissions: Literal["owner", "group", "unchecked"] = "owner",
         _limits: FileLimits = FileLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._codec = codec
+        self._permissions = chosen_permissions(permissions)
         require_kind("directory", directory, str | os.PathLike)
         expanded = os.path.expanduser(directory)
         if not expanded or expanded.startswith("~"):
@@ -67,6 +80,7 @@ class FileTokenStore(TokenStore):
                 f"directory must be a path, not {directory!r}: it is empty, or there is no home directory for its ~"
             )
         self._directory = os.path.realpath(expanded)
+        self._parents = parents_of(self._directory)
         # Device and inode of the directory when this store first saw it.
         self._first_seen: tuple[int, int] | None = None
         self._limits = _limits
@@ -93,13 +107,13 @@ class FileTokenStore(TokenStore):
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`."""
-        return self._lease(key, timeout)
+        return self._lease(key, self._files(key), timeout)
 
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
         """See `TokenStore.keys`. Passes over files that are not records of this store."""
         for directory in await self._in_thread(self._provider_directories, provider):
             records = _records_in(directory)
-            while batch := await self._in_thread(_next_keys, records, self._limits.keys_per_read):
+            while batch := await self._in_thread(self._next_keys, records, self._limits.keys_per_read):
                 for key in batch:
                     if key is not None:
                         yield key
@@ -109,11 +123,11 @@ class FileTokenStore(TokenStore):
         self._threads.close()
 
     @asynccontextmanager
-    async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
+    async def _lease(self, key: TokenKey, files: _Paths, timeout: float) -> AsyncIterator[Lease]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         pause = self._limits.shortest_poll_seconds
-        while (lock := await self._try_lease(key)) is None:
+        while (lock := await self._try_lease(files)) is None:
             if (left := deadline - loop.time()) <= 0:
                 raise _failures.lease_timeout(key, timeout)
             await asyncio.sleep(min(pause, left))
@@ -124,9 +138,9 @@ class FileTokenStore(TokenStore):
             # Here and not in a thread: a second cancellation would end the wait for the thread and keep the lease.
             _private_files.release_lock(lock)
 
-    async def _try_lease(self, key: TokenKey) -> int | None:
+    async def _try_lease(self, files: _Paths) -> int | None:
         """The lock that is the lease, or None if another holder has it."""
-        attempt: Operation[int | None] = Operation(self._threads, self._mapping_errors, self._try_lock, key)
+        attempt: Operation[int | None] = Operation(self._threads, self._mapping_errors, self._try_lock, files)
         try:
             return await attempt.result()
         except asyncio.CancelledError:
@@ -157,13 +171,13 @@ class FileTokenStore(TokenStore):
         files, data = self._files(key), self._codec.encode(key, record)
         self._make_directories(files.directory)
         with self._locked(files):  # or this write could come between the comparison and the write of a replacement
-            _private_files.write_file(files.record, data)
+            _private_files.write_file(files.record, data, self._permissions)
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version | None) -> None:
         files, data = self._files(key), self._codec.encode(key, record)
         if expected is None:
             self._make_directories(files.directory)
-        elif not self._has_directories(files.directory):
+        elif not self._has_directories(files.directory) or not _private_files.exists(files.record):
             self._require_first_seen_directory()
             raise _failures.conflict(key, expected)
         # The lock makes the comparison and the write one step for all threads and processes.
@@ -173,25 +187,26 @@ class FileTokenStore(TokenStore):
                 self._require_first_seen_directory()
             if (None if current is None else current.version) != expected:
                 raise _failures.conflict(key, expected)
-            _private_files.write_file(files.record, data)
+            _private_files.write_file(files.record, data, self._permissions)
 
     def _delete(self, key: TokenKey) -> bool:
         files = self._files(key)
-        if not self._has_directories(files.directory):
-            return False
+        if not self._has_directories(files.directory) or not _private_files.exists(files.record):
+            return False  # and no lock file is left behind for whatever name somebody asks for
         with self._locked(files):  # or a replacement that has just compared versions would bring the record back
             return _private_files.remove_file(files.record)
 
-    def _try_lock(self, key: TokenKey) -> int | None:
-        files = self._files(key)
+    def _try_lock(self, files: _Paths) -> int | None:
         self._make_directories(files.directory)
-        return _private_files.try_lock(files.lease)
+        return _private_files.try_lock(files.lease, self._permissions)
 
     def _locked(self, files: _Paths) -> AbstractContextManager[None]:
-        return _private_files.locked(files.write_lock, timeout=self._limits.lock_timeout_seconds)
+        return _private_files.locked(
+            files.write_lock, timeout=self._limits.lock_timeout_seconds, permissions=self._permissions
+        )
 
     def _decode(self, key: TokenKey, files: _Paths) -> StoredTokens | None:
-        data = _private_files.read_file(files.record, max_bytes=MAX_RECORD_BYTES + 1)
+        data = _private_files.read_file(files.record, max_bytes=MAX_RECORD_BYTES + 1, permissions=self._permissions)
         return None if data is None else self._codec.decode(key, data)
 
     def _files(self, key: TokenKey) -> _Paths:
@@ -211,12 +226,32 @@ class FileTokenStore(TokenStore):
             directories = [os.path.join(self._directory, name) for name in os.listdir(self._directory)]
         return [directory for directory in directories if os.path.isdir(directory) and not os.path.islink(directory)]
 
+    def _next_keys(self, records: Iterator[str], count: int) -> list[TokenKey | None]:
+        return [listed_key(partial(self._key_of, path), path) for path in islice(records, count)]
+
+    def _key_of(self, path: str) -> TokenKey | None:
+        """The key of the record at `path`: from its name, or from its content where the name was cut."""
+        directory, name = os.path.split(path)
+        directory = os.path.basename(directory)
+        provider, user_id = decode_name(directory), decode_name(name.removesuffix(RECORD_SUFFIX))
+        if provider is not None and user_id is not None:
+            return TokenKey(provider, user_id)
+        try:
+            data = _private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1, permissions=self._permissions)
+        except (OSError, StoreError):
+            return None
+        key = None if data is None else decode_key(data)
+        # A copy of a record under a foreign name is not the record of its key.
+        named = key is not None and (encode_name(key.provider), f"{encode_name(key.user_id)}{RECORD_SUFFIX}")
+        return key if named == (directory, name) else None
+
     def _is_there(self) -> bool:
         """Whether the store's directory is there.
 
         Raises `StoreUnavailable` if it was there before: an unmounted disk logs no user out.
         """
-        there = _private_files.has_directory(self._directory)
+        require_safe_parents(self._parents, self._permissions)
+        there = _private_files.has_directory(self._directory, self._permissions)
         if there and self._first_seen is None:
             self._first_seen = _identity(self._directory)
         if not there and self._first_seen is not None:
@@ -233,14 +268,14 @@ class FileTokenStore(TokenStore):
 
     def _has_directories(self, provider_directory: str) -> bool:
         """Whether the store's directory and the provider's one in it are there; refuse those that are not private."""
-        return self._is_there() and _private_files.has_directory(provider_directory)
+        return self._is_there() and _private_files.has_directory(provider_directory, self._permissions)
 
     def _make_directories(self, provider_directory: str) -> None:
         """Create the store's directory and the provider's one in it where they are missing."""
         if not self._is_there():
-            _private_files.make_directory(self._directory)
+            _private_files.make_directory(self._directory, self._permissions)
             self._is_there()  # notes its identity
-        _private_files.make_directory(provider_directory)
+        _private_files.make_directory(provider_directory, self._permissions)
 
 
 def _release_unwanted(attempt: Future[int | None]) -> None:
@@ -259,24 +294,3 @@ def _records_in(directory: str) -> Iterator[str]:
         for entry in entries:
             if entry.name.endswith(RECORD_SUFFIX):
                 yield entry.path
-
-
-def _next_keys(records: Iterator[str], count: int) -> list[TokenKey | None]:
-    return [listed_key(partial(_key_of, path), path) for path in islice(records, count)]
-
-
-def _key_of(path: str) -> TokenKey | None:
-    """The key of the record at `path`: from its name, or from its content where the name was cut."""
-    directory, name = os.path.split(path)
-    directory = os.path.basename(directory)
-    provider, user_id = decode_name(directory), decode_name(name.removesuffix(RECORD_SUFFIX))
-    if provider is not None and user_id is not None:
-        return TokenKey(provider, user_id)
-    try:
-        data = _private_files.read_file(path, max_bytes=MAX_RECORD_BYTES + 1)
-    except (OSError, StoreError):
-        return None
-    key = None if data is None else decode_key(data)
-    # A copy of a record under a foreign name is not the record of its key.
-    named = key is not None and (encode_name(key.provider), f"{encode_name(key.user_id)}{RECORD_SUFFIX}")
-    return key if named == (directory, name) else None
