@@ -19,15 +19,29 @@ from tokenflight import (
     SaveRecovered,
     TokenEvent,
     TokenRefresher,
+    TokenSet,
 )
+
+
+class AilingProvider(OIDCProvider):
+    """The disk gets into trouble between its reply and the write."""
+
+    def __init__(self, issuer: str, bad: ExitStack) -> None:
+        super().__init__(issuer, ClientSecretBasic("app", "s3cret"))
+        self._bad = bad
+
+    async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        renewed = await super().renew(user_id, tokens)
+        self._bad.enter_context(file_size_limit(Path()))
+        return renewed
 
 
 async def main(issuer: str, directory: Path) -> None:
     events: list[TokenEvent] = []
-    provider = OIDCProvider(issuer, ClientSecretBasic("app", "s3cret"))
+    bad = ExitStack()
+    provider = AilingProvider(issuer, bad)
     async with TokenRefresher(provider, FileTokenStore(directory), on_event=events.append) as refresher:
-        with ExitStack() as bad:
-            bad.enter_context(file_size_limit(directory))
+        with bad:
             await refresher.get_valid_token("alice")
             await until_told(events, SaveFailed)
             print("unsaved", flush=True)  # noqa: T201

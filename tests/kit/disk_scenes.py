@@ -40,6 +40,7 @@ from tokenflight.testing import FakeProvider
 
 NOBODY: Final = 65534
 DISK_SIZE: Final = "256k"
+DISK_INODES: Final = 60
 
 
 @dataclass(slots=True)
@@ -150,6 +151,23 @@ async def closing_says_who_is_lost(trouble: Trouble, directory: Path) -> None:
             pass
 
 
+async def what_was_asked_for_is_stored_all_the_same(trouble: Trouble, directory: Path) -> None:
+    async with scene(directory, pause=60) as on, on.refresher() as there:
+        here = on.refresher()
+        with await on.renew_into(trouble, here, "alice", "bob"):
+            await here.aclose()
+        for user_id in ("alice", "bob"):
+            kept = await there.load_tokens(user_id)
+            assert kept is not None
+            assert kept.refresh_token == on.fake.current_refresh_token(user_id)
+            assert on.failures(user_id) == []
+        assert {path.suffix for path in files_in(directory)} == {".json", ".lock", ".write-lock"}
+
+
+def files_in(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
 async def what_is_known_is_served_and_nothing_is_sent(trouble: Trouble, directory: Path) -> None:
     async with (
         scene(directory, pause=0.02) as on,
@@ -209,6 +227,8 @@ def behaviours(trouble: Trouble) -> list[Behaviour]:
         it_is_stored_at_closing_if_the_trouble_is_over,
         closing_says_who_is_lost,
     ]
+    if trouble.is_provided_for:
+        return [what_was_asked_for_is_stored_all_the_same, what_is_known_is_served_and_nothing_is_sent]
     return always if trouble.hinders == "writing" else [*always, what_is_known_is_served_and_nothing_is_sent]
 
 
@@ -231,7 +251,7 @@ def _main(name: str, directory: Path) -> None:
     trouble = TROUBLES[name]
     asyncio.run(_warm_up(directory / "warm-up"))
     if trouble.process == "mounting":
-        run("mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE},mode=0700", "tmpfs", directory)
+        run("mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE},nr_inodes={DISK_INODES},mode=0700", "tmpfs", directory)
     if trouble.process == "unprivileged" and not os.getuid():
         os.setgroups([])
         os.setgid(NOBODY)

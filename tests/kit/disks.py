@@ -6,6 +6,7 @@ whole process.
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
@@ -125,6 +127,19 @@ def full(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
+def no_inodes(directory: Path) -> Iterator[None]:
+    crowd = directory.with_name("crowd")
+    crowd.mkdir()
+    with suppress(OSError):
+        for number in count():
+            (crowd / str(number)).touch()
+    try:
+        yield
+    finally:
+        shutil.rmtree(crowd)
+
+
+@contextmanager
 def read_only(directory: Path) -> Iterator[None]:
     # A file system with a file open for writing, as a lease has, can't be made read-only: another mount of it can.
     run("mount", "--bind", directory, directory)
@@ -139,13 +154,15 @@ def read_only(directory: Path) -> Iterator[None]:
 class Trouble:
     """What goes wrong: `hinders` is the first of reading, leasing and writing that fails.
 
-    `code` is the code of its error, and `process` the kind of process in which the trouble can be made.
+    `code` is the code of its error, and `process` the kind of process in which the trouble can be made. What the
+    holder of a lease has asked for is stored all the same if `is_provided_for`.
     """
 
     begin: Callable[[Path], AbstractContextManager[None]]
     hinders: Literal["reading", "leasing", "writing"]
     code: str = "store_unavailable"
     process: Literal["this one", "own", "unprivileged", "mounting"] = "this one"
+    is_provided_for: bool = False
 
 
 TROUBLES: Final = {
@@ -156,10 +173,11 @@ TROUBLES: Final = {
     "damaged record": Trouble(begin=damaged, hinders="reading", code="store_corrupted"),
     "directory moved away": Trouble(begin=moved_away, hinders="reading"),
     "file size limit": Trouble(begin=file_size_limit, hinders="writing", process="own"),
-    "no file descriptors": Trouble(begin=no_file_descriptors, hinders="reading", process="own"),
+    "no file descriptors": Trouble(begin=no_file_descriptors, hinders="reading", process="own", is_provided_for=True),
     "permission lost": Trouble(begin=permission_lost, hinders="reading", process="unprivileged"),
     "directory not writable": Trouble(begin=not_writable, hinders="leasing", process="unprivileged"),
-    "full disk": Trouble(begin=full, hinders="writing", process="mounting"),
+    "full disk": Trouble(begin=full, hinders="leasing", process="mounting", is_provided_for=True),
+    "no inodes": Trouble(begin=no_inodes, hinders="leasing", process="mounting", is_provided_for=True),
     "read-only disk": Trouble(begin=read_only, hinders="leasing", process="mounting"),
 }
 

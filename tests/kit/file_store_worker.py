@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from tokenflight import FileTokenStore, StoredTokens, StoreError, TokenKey, TokenSet
 
@@ -64,6 +65,31 @@ async def write_with_limit(store: FileTokenStore) -> None:
     assert await store.load(KEY) == record
 
 
+async def lease_with_limit(store: FileTokenStore) -> None:
+    """Take the lease before and after the system lets this process write no large file, as when the disk is full."""
+    sys.dont_write_bytecode = True  # A short write would break the byte code for every process.
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limited = (1_000, unlimited[1])
+    record = await store.load(KEY)
+    assert record is not None
+    async with store.lease(KEY, timeout=0):
+        resource.setrlimit(resource.RLIMIT_FSIZE, limited)
+        try:
+            await store.replace(KEY, StoredTokens(tokens(2)), expected=record.version)
+        except StoreError as error:
+            print("replace", error.code, flush=True)  # noqa: T201
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        print(sum(path.stat().st_size >= 40_000 for path in Path(sys.argv[2]).rglob(".*")), flush=True)  # noqa: ASYNC240, T201
+        await store.replace(KEY, StoredTokens(tokens(2)), expected=record.version)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limited)
+    try:
+        await hold_for_a_moment(store)
+    except StoreError as error:
+        print("lease", error.code, flush=True)  # noqa: T201
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    await hold_for_a_moment(store)
+
+
 def fork(directory: str) -> None:
     """Use a store, fork, and use it in both processes; a lease ends although the child has its file open too."""
     store = FileTokenStore(directory)
@@ -110,5 +136,5 @@ if __name__ == "__main__":
     if sys.argv[1] in {fork.__name__, die_after_a_fork.__name__}:
         {task.__name__: task for task in (fork, die_after_a_fork)}[sys.argv[1]](sys.argv[2])
     else:
-        tasks = {task.__name__: task for task in (hold, save_for_ever, count_up, write_with_limit)}
+        tasks = {task.__name__: task for task in (hold, save_for_ever, count_up, write_with_limit, lease_with_limit)}
         asyncio.run(run(tasks[sys.argv[1]], sys.argv[2]))

@@ -80,7 +80,7 @@ async def test_n12_a_record_of_another_user_is_refused_and_left_alone_until_a_lo
 
 @pytest.mark.parametrize(
     ("lock", "operations"),
-    [("alice.lock", ["lease"]), ("alice.write-lock", ["save", "replace", "create", "delete"])],
+    [("alice.lock", ["lease"]), ("alice.write-lock", ["save", "replace", "create", "delete", "lease"])],
     ids=["lease", "write lock"],
 )
 async def test_n12_a_lock_file_of_another_user_is_refused(

@@ -46,6 +46,8 @@ async def test_h7_the_group_can_use_what_a_store_for_the_group_makes(directory: 
     directory.mkdir()
     directory.chmod(0o770 | setgid)
     store = FileTokenStore(directory, permissions="group")
+    async with store.lease(KEY, timeout=0):
+        assert mode(directory / "idp" / ".alice.json.tmp") == 0o660
     await use(store)
     assert {path.name: mode(path) for path in directory.rglob("*")} == {
         "idp": 0o770 | setgid,

@@ -4,8 +4,9 @@ By default, only the owner can read a file, from its first byte on (0600), or en
 call follows a symbolic link. Permissions are checked where the system has POSIX ones. Paths are strings and files are
 descriptors: pathlib and buffered files take half as long again as the system calls of a write.
 
-A record is written to a temporary file beside it, which then takes its name. Whoever touches the temporary file holds
-the write lock of the record.
+A record is written to a temporary file beside it, which then takes its name. `reserve` makes that file in advance, so
+that the record can be stored although the disk has filled up since. Whoever touches the temporary file holds the write
+lock of the record.
 
 A lock is a lock of the operating system on an open file, which the system frees when the process dies. The file is
 never removed. If it were, a second process could lock a new file of that name while the first one holds the old one.
@@ -92,6 +93,49 @@ def read_file(path: str, *, max_bytes: int, permissions: Permissions = OWNER) ->
 def exists(path: str) -> bool:
     """Whether there is a record at `path`, or a temporary file for one. Either may be a link."""
     return os.path.lexists(path) or os.path.lexists(_temporary(path))
+
+
+def size_of(path: str) -> int:
+    """How many bytes the file at `path` has; 0 if there is none."""
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def reserve(path: str, size: int, permissions: Permissions = OWNER) -> None:
+    """Make sure that `size` bytes can be written to `path`, whatever happens to the disk until then.
+
+    The caller holds the write lock of `path`. The disk has the room when this returns, but a power cut may take it.
+    """
+    temporary = _temporary(path)
+    try:
+        descriptor = _create(temporary, permissions)
+    except FileExistsError:  # the holder before died, or could not remove it
+        os.unlink(temporary)
+        descriptor = _create(temporary, permissions)
+    try:
+        try:
+            # Written, and not allocated with fallocate: a file system counts the blocks at either, and has less to
+            # undo when the record takes their place. macOS has no such call.
+            _write(descriptor, bytes(size))
+        finally:
+            os.close(descriptor)  # where a network file system reports a full disk
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            _unlink_if_there(temporary)
+        raise
+
+
+def discard_reservation(path: str, write_lock: str, permissions: Permissions = OWNER) -> None:
+    """Remove the temporary file of `path` unless a writer is using it, who holds `write_lock`."""
+    temporary = _temporary(path)
+    if not os.path.lexists(temporary) or (lock := try_lock(write_lock, permissions)) is None:
+        return
+    try:
+        _unlink_if_there(temporary)
+    finally:
+        release_lock(lock)
 
 
 def write_file(path: str, data: bytes, permissions: Permissions = OWNER) -> None:

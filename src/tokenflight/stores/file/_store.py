@@ -3,13 +3,17 @@
 Beside the record ``<user>.json`` lie two lock files. ``<user>.write-lock`` is held while a record is compared and
 written, for milliseconds, by a thread of the store. ``<user>.lock`` is the lease, held for as long as a renewal takes.
 Readers take no lock, because a write replaces the file as a whole.
+
+Whoever takes the lease reserves what the write of the renewed token set needs, before the provider is asked: room on
+the disk, in the temporary file of the record, and descriptors. Without these, the lease is not given, and the refresh
+token is not spent.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -24,6 +28,7 @@ from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._limits import FileLimits
 from tokenflight.stores.file._names import decode_name, encode_name
 from tokenflight.stores.file._permissions import chosen_permissions, parents_of, require_safe_parents
+from tokenflight.stores.file._spares import set_descriptors_aside, write_with_spares
 from tokenflight.stores.file._threads import Operation, Threads
 from tokenflight.tokens import TokenKey
 
@@ -32,6 +37,9 @@ T = TypeVar("T")
 RECORD_SUFFIX: Final = ".json"
 LEASE_SUFFIX: Final = ".lock"
 WRITE_LOCK_SUFFIX: Final = ".write-lock"
+
+SMALLEST_RESERVATION_BYTES: Final = 16 * 1024
+"""The room that is reserved for a record; more if twice the present record is more."""
 
 
 class _Paths(NamedTuple):
@@ -47,9 +55,10 @@ class FileTokenStore(TokenStore):
     """One JSON file a user under `directory`, which is created if need be; ``~`` in it is expanded.
 
     A write replaces a file as a whole: it writes a temporary file, syncs it to disk and renames it. The lease is a lock
-    on a file beside the record; the system frees it when its holder dies. A directory that vanishes, as when its disk
-    is unmounted, makes the store unavailable and logs no user out. `codec` turns records into bytes; the name of the
-    file shows the user id too.
+    on a file beside the record; the system frees it when its holder dies. Taking it reserves room on the disk, so that
+    no provider is asked for a token set that could not be stored. A directory that vanishes, as when its disk is
+    unmounted, makes the store unavailable and logs no user out. `codec` turns records into bytes; the name of the file
+    shows the user id too.
 
     `permissions` says who may use the files:
 
@@ -95,15 +104,15 @@ class FileTokenStore(TokenStore):
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
-        await self._in_thread(self._save, key, record)
+        await self._in_thread(write_with_spares, self._save, key, record)
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
-        await self._in_thread(self._replace, key, record, expected)
+        await self._in_thread(write_with_spares, self._replace, key, record, expected)
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`."""
-        return await self._in_thread(self._delete, key)
+        return await self._in_thread(write_with_spares, self._delete, key)
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`."""
@@ -136,7 +145,7 @@ class FileTokenStore(TokenStore):
             yield Lease()
         finally:
             # Here and not in a thread: a second cancellation would end the wait for the thread and keep the lease.
-            _private_files.release_lock(lock)
+            self._release(files, lock)
 
     async def _try_lease(self, files: _Paths) -> int | None:
         """The lock that is the lease, or None if another holder has it."""
@@ -145,8 +154,21 @@ class FileTokenStore(TokenStore):
             return await attempt.result()
         except asyncio.CancelledError:
             # The thread may be about to take the lock. It frees it itself, because this event loop may end before.
-            attempt.future.add_done_callback(_release_unwanted)
+            attempt.future.add_done_callback(partial(self._release_unwanted, files))
             raise
+
+    def _release(self, files: _Paths, lock: int) -> None:
+        """Give back the lease and what was reserved for it, without waiting for a lock."""
+        try:
+            with suppress(OSError, StoreError):  # the next lease, write or logout of the user finds it
+                _private_files.discard_reservation(files.record, files.write_lock, self._permissions)
+        finally:
+            _private_files.release_lock(lock)
+
+    def _release_unwanted(self, files: _Paths, attempt: Future[int | None]) -> None:
+        """Free the lease that a cancelled attempt took after all."""
+        if not attempt.cancelled() and attempt.exception() is None and (lock := attempt.result()) is not None:
+            self._release(files, lock)
 
     async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
         return await self._threads.run(self._mapping_errors, work, *args)
@@ -198,7 +220,18 @@ class FileTokenStore(TokenStore):
 
     def _try_lock(self, files: _Paths) -> int | None:
         self._make_directories(files.directory)
-        return _private_files.try_lock(files.lease, self._permissions)
+        set_descriptors_aside()
+        lock = _private_files.try_lock(files.lease, self._permissions)
+        if lock is None:
+            return None
+        try:
+            with self._locked(files):  # a writer may be using what the holder before has left
+                size = max(SMALLEST_RESERVATION_BYTES, 2 * _private_files.size_of(files.record))
+                _private_files.reserve(files.record, min(size, MAX_RECORD_BYTES), self._permissions)
+        except BaseException:
+            _private_files.release_lock(lock)
+            raise
+        return lock
 
     def _locked(self, files: _Paths) -> AbstractContextManager[None]:
         return _private_files.locked(
@@ -276,12 +309,6 @@ class FileTokenStore(TokenStore):
             _private_files.make_directory(self._directory, self._permissions)
             self._is_there()  # notes its identity
         _private_files.make_directory(provider_directory, self._permissions)
-
-
-def _release_unwanted(attempt: Future[int | None]) -> None:
-    """Free the lease that a cancelled attempt took after all."""
-    if not attempt.cancelled() and attempt.exception() is None and (lock := attempt.result()) is not None:
-        _private_files.release_lock(lock)
 
 
 def _identity(directory: str) -> tuple[int, int]:
