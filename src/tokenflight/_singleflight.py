@@ -1,7 +1,7 @@
 """One in-flight future per key: many callers, one piece of work, one shared result or failure."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -128,8 +128,16 @@ class SingleFlight(Generic[T]):
 
     async def drain(self) -> None:
         """Wait until no flight is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await drained(self._tasks)
+
+
+async def drained(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait until all of `tasks` have ended, those that join meanwhile too, except on an event loop that was closed.
+
+    Such a loop takes no step any more: its tasks would be waited for without end.
+    """
+    while alive := [task for task in tasks if not task.get_loop().is_closed()]:
+        await asyncio.wait(alive)
 
 
 @contextmanager

@@ -7,9 +7,10 @@ provider, saves, and only then publishes.
 """
 
 import asyncio
+import threading
 import time
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from typing import Final, Self
@@ -34,6 +35,11 @@ from tokenflight.tokens import TokenKey, TokenResult, TokenSet
 __all__ = ["SweepOutcome", "TokenRefresher"]
 
 _now: Final = time.time
+_thread: Final = threading.get_ident
+
+
+def _never_used() -> bool:
+    return False
 
 
 class TokenRefresher:
@@ -63,6 +69,9 @@ class TokenRefresher:
         self._logins = Logins(self._state)
         self._entries = self._state.cache.entries  # for the fast path, which is one look-up
         self._loop: asyncio.AbstractEventLoop | None = None
+        # What the fast path asks in place of the running loop, for which Python 3.11 makes a system call.
+        self._thread = 0
+        self._is_loop_closed: Callable[[], bool] = _never_used
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -103,6 +112,8 @@ class TokenRefresher:
             and min_validity is None
             and rejected is None
             and entry.since <= _now() <= entry.fresh_until
+            and _thread() == self._thread
+            and not self._is_loop_closed()
         ):
             return entry.record.tokens
         if rejected is not None:
@@ -193,8 +204,10 @@ class TokenRefresher:
         """Wait until the flights under way have ended and their results are stored; then close provider and store.
 
         Both open again if another refresher uses them. Raises `StoreUnavailable` if a renewed token set
-        could not be stored.
+        could not be stored, and `ConfigurationError` on another event loop while the refresher's own is still open.
         """
+        if self._loop is not None and not self._loop.is_closed() and self._loop is not asyncio.get_running_loop():
+            raise failures.wrong_event_loop()
         self._closed = True
         try:
             await self._logins.drain()
@@ -286,7 +299,7 @@ class TokenRefresher:
             raise failures.closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._thread, self._is_loop_closed = loop, _thread(), loop.is_closed
         elif self._loop is not loop:
             raise failures.wrong_event_loop()
 

@@ -31,7 +31,8 @@ def closed() -> ConfigurationError:
 def wrong_event_loop() -> ConfigurationError:
     """A refresher is used on two event loops."""
     return ConfigurationError(
-        "this TokenRefresher is bound to another event loop, the one it was first used on; make one for each",
+        "this TokenRefresher belongs to another event loop, the one it was first used on; run all that uses it on one "
+        "event loop, instead of an asyncio.run for each task, or make a refresher for each event loop",
         code="wrong_event_loop",
     )
 

@@ -15,6 +15,7 @@ from tokenflight._core import failures
 from tokenflight._core.deadlines import deadline
 from tokenflight._core.outcome import SUPERSEDED
 from tokenflight._core.state import RefresherState
+from tokenflight._singleflight import drained
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -67,8 +68,7 @@ class Logins:
 
     async def drain(self) -> None:
         """Wait until no write is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await drained(self._tasks)
 
     async def _in_order(self, key: TokenKey, work: Callable[[_Write], Coroutine[Any, Any, T]]) -> T:
         user_id = key.user_id

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
 from tokenflight._core.records import Records
+from tokenflight._singleflight import drained
 from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError, TokenRefreshError
 from tokenflight.events import RenewalDiscarded, SaveFailed, SaveRecovered, TokenEvent
 from tokenflight.stores.base import StoredTokens
@@ -55,6 +56,7 @@ class _PendingSave:
     successor: Successor
     lease: AsyncExitStack
     attempts: int = 1
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -108,10 +110,12 @@ class PendingSaves:
         Raises `StoreUnavailable` if that fails: the users it names have lost their refresh tokens.
         """
         self._closing = True  # before the wake-up: each task tries once more, and then gives up
-        for save in self._saves.values():
-            save.wake.set()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        for save in list(self._saves.values()):
+            if save.loop.is_closed():
+                await self._save_in_place_of_its_task(save)
+            else:
+                save.wake.set()
+        await drained(self._tasks)
         if self._saves:
             users = ", ".join(repr(user_id) for user_id in sorted(self._saves)[:10])
             raise StoreUnavailable(
@@ -143,6 +147,13 @@ class PendingSaves:
                     if self._is_pending(save):
                         self._end(save, stored)
                     return
+
+    async def _save_in_place_of_its_task(self, save: _PendingSave) -> None:
+        """Try once more to store what a task can't, because its event loop was closed."""
+        with suppress(TokenflightError):
+            self._end(save, await self._try_to_save(save))
+        with suppress(Exception):  # what a store holds for a lease may belong to the closed event loop
+            await save.lease.aclose()
 
     async def _try_to_save(self, save: _PendingSave) -> StoredTokens | None:
         """Try once; None if a login or logout was faster."""
