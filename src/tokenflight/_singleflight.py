@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -33,7 +33,7 @@ class Flight(Generic[T]):
         self.outdated = False
         self.detached = False
         self._outcome: T | _Failure | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     async def result(self) -> T:
         """Wait for the flight. Cancelling the waiter never cancels the flight.
@@ -43,17 +43,26 @@ class Flight(Generic[T]):
         if self._outcome is None:
             # A future for each waiter: cancelling one cancels neither the flight nor another waiter.
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._waiters.pop(waiter, None)  # or a flight that hangs would keep what its callers held
+                raise
         outcome = self._outcome
         assert outcome is not None, "land sets the outcome before it wakes a waiter"  # noqa: S101 - for type checkers
         if isinstance(outcome, _Failure):
             raise copy(outcome.error)
         return outcome
 
-    async def run(self, work: "Callable[[Flight[T]], Coroutine[Any, Any, T]]") -> "T | _Failure":
-        """Do the `work`, in a task of the flight's own; return its result, or its failure as a value."""
-        _enclosing.set((*_enclosing.get(), self))  # the task has a context of its own
+    async def run(
+        self, work: "Callable[[Flight[T]], Coroutine[Any, Any, T]]", enclosing: "tuple[Flight[Any], ...]"
+    ) -> "T | _Failure":
+        """Do the `work`, in a task of the flight's own; return its result, or its failure as a value.
+
+        `enclosing` are the flights that the code which starts this one is part of.
+        """
+        _enclosing.set((*enclosing, self))  # the task has a context of its own
         try:
             return await work(self)
         except TokenflightError as exc:
@@ -71,9 +80,14 @@ class Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """At most one flight per key that is not detached. A flight is a task: its first caller is not special."""
+    """At most one flight per key that is not detached. A flight is a task: its first caller is not special.
+
+    So it does not run in the context of that caller either, whose context variables may hold a whole request, but in
+    the one in which this object was made.
+    """
 
     def __init__(self) -> None:
+        self._context = copy_context()
         self._by_key: dict[str, Flight[T]] = {}
         # An event loop alone does not keep its tasks alive. Detached flights are here too, until they end.
         self._tasks: dict[asyncio.Task[T | _Failure], Flight[T]] = {}
@@ -89,7 +103,10 @@ class SingleFlight(Generic[T]):
         # The slot is taken before the task exists: an eager task factory runs the work inside create_task.
         flight = self._by_key[key] = Flight[T](key, serves_all=serves_all)
         try:
-            task = asyncio.get_running_loop().create_task(flight.run(work), name=f"tokenflight {key}")
+            # The task copies the context that it is created in. A task factory of an app may know no other way.
+            task = self._context.run(
+                asyncio.get_running_loop().create_task, flight.run(work, _enclosing.get()), name=f"tokenflight {key}"
+            )
         except BaseException:
             del self._by_key[key]  # an app's own task factory may fail
             raise
@@ -103,7 +120,7 @@ class SingleFlight(Generic[T]):
                 flight.land(outcome)
 
         # A callback, not a finally: a task cancelled before its first step never enters its own code.
-        task.add_done_callback(land)
+        task.add_done_callback(land, context=self._context)
         return flight
 
     def mark_outdated(self, key: str) -> None:

@@ -324,6 +324,7 @@ class SharedLogins(RuleBasedStateMachine):
         provider = OAuth2Provider(
             self.fake.token_endpoint, ClientSecretBasic("app", "s3cret"), name="idp", http_client=self.http
         )
+        acting.set(self.restarts)  # what a refresher does by itself, it does in the context that it was made in
         return Member(self.restarts, TokenRefresher(provider, self.store, policy=self.policy))
 
     def member(self, which: int) -> Member:
