@@ -1,13 +1,14 @@
 """One in-flight future per key: many callers, one piece of work, one shared result or failure."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tokenflight._tasks import drained, lasting_task
 from tokenflight.errors import TokenflightError
 
 T = TypeVar("T")
@@ -21,10 +22,21 @@ class Flight(Generic[T]):
 
     `serves_all` says that its result answers every caller that arrives before it ends. `outdated` is set when
     something may have happened that the result does not reflect. `detached` is set when that is certain: the waiters
-    have been released with another result, and the work's own result is discarded.
+    have been released with another result, and the work's own result is discarded. While `must_finish` is set, the end
+    of the event loop does not cut the work off; `is_ending` tells the work that this end has come.
     """
 
-    __slots__ = ("_outcome", "_waiters", "detached", "key", "outdated", "serves_all", "started")
+    __slots__ = (
+        "_outcome",
+        "_waiters",
+        "detached",
+        "is_ending",
+        "key",
+        "must_finish",
+        "outdated",
+        "serves_all",
+        "started",
+    )
 
     def __init__(self, key: str, *, serves_all: bool = False) -> None:
         self.key = key
@@ -32,6 +44,8 @@ class Flight(Generic[T]):
         self.started = asyncio.get_running_loop().time()
         self.outdated = False
         self.detached = False
+        self.must_finish = False
+        self.is_ending = False
         self._outcome: T | _Failure | None = None
         self._waiters: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
@@ -70,6 +84,11 @@ class Flight(Generic[T]):
         except Exception as exc:  # noqa: BLE001 - every waiter has to get any error
             return _unexpected(exc)
 
+    def outlasts(self) -> bool:
+        """Note that the event loop is ending; say whether the work goes on to its own end."""
+        self.is_ending = True
+        return self.must_finish
+
     def land(self, outcome: "T | _Failure") -> None:
         """Give `outcome` to all waiters, now and later."""
         self._outcome = outcome
@@ -105,7 +124,7 @@ class SingleFlight(Generic[T]):
         try:
             # The task copies the context that it is created in. A task factory of an app may know no other way.
             task = self._context.run(
-                asyncio.get_running_loop().create_task, flight.run(work, _enclosing.get()), name=f"tokenflight {key}"
+                lasting_task, flight.run(work, _enclosing.get()), name=f"tokenflight {key}", outlasts=flight.outlasts
             )
         except BaseException:
             del self._by_key[key]  # an app's own task factory may fail
@@ -146,15 +165,6 @@ class SingleFlight(Generic[T]):
     async def drain(self) -> None:
         """Wait until no flight is under way."""
         await drained(self._tasks)
-
-
-async def drained(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Wait until all of `tasks` have ended, those that join meanwhile too, except on an event loop that was closed.
-
-    Such a loop takes no step any more: its tasks would be waited for without end.
-    """
-    while alive := [task for task in tasks if not task.get_loop().is_closed()]:
-        await asyncio.wait(alive)
 
 
 @contextmanager

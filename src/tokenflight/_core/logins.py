@@ -15,7 +15,7 @@ from tokenflight._core import failures
 from tokenflight._core.deadlines import deadline
 from tokenflight._core.outcome import SUPERSEDED
 from tokenflight._core.state import RefresherState
-from tokenflight._singleflight import drained
+from tokenflight._tasks import drained
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenKey, TokenSet
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tokenflight._core.cache import TokenCache
 from tokenflight._core.limits import Limits
 from tokenflight._core.records import Records
-from tokenflight._singleflight import drained
+from tokenflight._tasks import drained, lasting_task
 from tokenflight.errors import StoreConflict, StoreUnavailable, TokenflightError, TokenRefreshError
 from tokenflight.events import RenewalDiscarded, SaveFailed, SaveRecovered, TokenEvent
 from tokenflight.stores.base import StoredTokens
@@ -84,7 +84,14 @@ class PendingSaves:
         save = self._saves[user_id] = _PendingSave(successor, lease)
         # Pinned before the flight ends: its waiters look into the cache.
         self._cache.pin(user_id, successor.record, time.time(), spent=successor.spent)
-        task = asyncio.get_running_loop().create_task(self._save_until_stored(save), name=f"tokenflight save {user_id}")
+
+        def try_once_more() -> bool:
+            """At the end of the event loop, as in `aclose`."""
+            self._closing = True
+            save.wake.set()
+            return True
+
+        task = lasting_task(self._save_until_stored(save), name=f"tokenflight save {user_id}", outlasts=try_once_more)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._announce_failure(save, error)

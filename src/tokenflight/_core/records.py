@@ -246,6 +246,12 @@ class Records:
                 return await operation
         except TokenflightError:
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The end of the event loop has cancelled a task of the store's, and not the one that waits for it.
+            raise StoreUnavailable("the store was cut off by the end of the event loop", code="cut_off") from None
         except Exception as exc:
             if timeout.expired():
                 raise failures.store_timed_out(seconds) from None

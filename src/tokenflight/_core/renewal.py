@@ -224,7 +224,7 @@ class Renewal:
                 return
             successor = self._state.records.successor(held, record)
             try:
-                await self._put(successor, record)
+                await self._state.put(self._flight, self._key, successor, record)
             except StoreConflict as exc:
                 if exc.code == "logged_out":
                     raise failures.logged_out(self._key) from None
@@ -265,8 +265,10 @@ class Renewal:
             if (obstacle := self._state.blocked_by(self._key)) is not None:
                 return Outcome(self._record, obstacle)  # another user's flight failed while this one waited
             self._state.backoff.begin(self, time.time())  # with no await since the look at the pauses
+            self._flight.must_finish = True  # the reply may hold the only refresh token that is not spent
             if (successor := await self._ask(place)) is not None:
                 return successor
+            self._flight.must_finish = False
         return outcome
 
     def _adopt(self) -> Outcome | None:
@@ -314,7 +316,7 @@ class Renewal:
         """Store what the provider returned. If that fails, serve it unstored, and go on trying in the background."""
         state, user_id, tokens = self._state, self._key.user_id, successor.record.tokens
         try:
-            await self._put(successor.record, successor.before)
+            await self._state.put(self._flight, self._key, successor.record, successor.before)
         except TokenflightError as exc:
             if isinstance(exc, StoreConflict) or self._is_overtaken(successor):
                 return self._discard()
@@ -368,16 +370,6 @@ class Renewal:
         """Bound the wait for a place and the lease."""
         seconds = self._state.limits.turn_timeout
         return deadline(seconds, failures.overloaded(self._key, seconds))
-
-    async def _put(self, record: StoredTokens, before: StoredTokens | None) -> None:
-        """Write `record` in place of `before`. Its version decides; only where there was none, the flight is asked."""
-        await self._state.records.put_successor(
-            self._key,
-            record,
-            before,
-            may_create=lambda: not self._flight.outdated,
-            known=self._state.cache.entries.get(self._key.user_id),
-        )
 
     def _note_record(self, record: StoredTokens | None) -> StoredTokens | None:
         """Note what the store holds, as just read or written; return it."""

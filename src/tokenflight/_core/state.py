@@ -16,7 +16,7 @@ from tokenflight._core.rejections import KnownRejections
 from tokenflight._core.requirement import NO_REQUIREMENT, Requirement
 from tokenflight._singleflight import Flight, SingleFlight, detached_context
 from tokenflight._token_times import MAX_CLOCK_SKEW_SECONDS
-from tokenflight.errors import TokenflightError
+from tokenflight.errors import StoreUnavailable, TokenflightError
 from tokenflight.events import Listeners, TokenEvent, announce
 from tokenflight.policy import Freshness, RefreshPolicy, judge, user_jitter, valid_until
 from tokenflight.providers.base import BaseProvider
@@ -112,6 +112,23 @@ class RefresherState:
         now = time.time()
         cause = self.backoff.cause(key.user_id, now)
         return None if cause is None else failures.paused(key, cause, self.backoff.remaining(key.user_id, now))
+
+    async def put(
+        self, flight: Flight[Outcome], key: TokenKey, record: StoredTokens, before: StoredTokens | None
+    ) -> None:
+        """Write `record` in place of `before`. Its version decides; where there was none, the `flight` is asked."""
+        give_up_at = time.monotonic() + self.limits.store_timeout
+        while True:
+            known = self.cache.entries.get(key.user_id)
+            try:
+                return await self.records.put_successor(
+                    key, record, before, may_create=lambda: not flight.outdated, known=known
+                )
+            except StoreUnavailable:
+                # At the end of the event loop, nothing can be tried again in the background.
+                if not flight.is_ending or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(self.limits.first_save_pause)
 
     def begin_pause(self, user_id: str, error: TokenflightError) -> RenewalFailure:
         """Let the user, or all users where the provider asks for it, wait because of `error`; return what to tell."""
