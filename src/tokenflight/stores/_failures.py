@@ -43,10 +43,10 @@ def missing_extra(module: str, extra: str, error: ModuleNotFoundError) -> Module
     return ModuleNotFoundError(f"{module} needs {error.name}: install tokenflight[{extra}]", name=error.name)
 
 
-def wrong_event_loop(given: str) -> ConfigurationError:
+def wrong_event_loop(given: str, instead: str = "give the store a URL instead") -> ConfigurationError:
     """The `given` client or engine can't serve the running event loop."""
     return ConfigurationError(
-        f"this store's {given} belongs to another event loop; give the store a URL instead, or make a store with its "
-        f"own {given} for each event loop",
+        f"this store's {given} belongs to another event loop; {instead}, or make a store with its own {given} for each "
+        "event loop",
         code="wrong_event_loop",
     )

@@ -53,7 +53,7 @@ async def test_x11_no_connection_is_held_while_the_provider_is_asked(
             return await provider.renew(user_id, tokens)
 
     async with database.engine(pool_size=1, max_overflow=0) as engine:
-        store = SQLTokenStore(engine, table=database.table)
+        store = SQLTokenStore(engine, table=database.table, share_pool=True)
         async with TokenRefresher(Watching(), store) as refresher:
             for user_id in ("alice", "bob", "carol"):
                 await refresher.save_tokens(user_id, login(fake, user_id, life_left=-1))

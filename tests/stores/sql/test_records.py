@@ -203,7 +203,7 @@ async def test_names_stay_readable_in_the_table_unless_a_database_can_not_hold_t
 
 async def test_keys_come_in_pages_each_with_a_connection_of_its_own(database: Database) -> None:
     async with database.engine() as engine:
-        store = SQLTokenStore(engine, table=database.table, _limits=SQLLimits(keys_per_read=3))
+        store = SQLTokenStore(engine, table=database.table, share_pool=True, _limits=SQLLimits(keys_per_read=3))
         keys = {TokenKey(provider, f"user-{number}") for provider in ("idp", "other") for number in range(5)}
         for key in keys:
             await store.save(key, StoredTokens(TokenSet("one")))

@@ -7,28 +7,21 @@ what the caller does next. `aclose` waits for all tasks of the event loop.
 import asyncio
 import random
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Executable, Pool, StaticPool
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, Connection, Executable
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tokenflight.errors import ConfigurationError
-from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
+from tokenflight.stores.sql._engines import Engines, GivenEngine, OwnEngines, turn_on
 from tokenflight.stores.sql._errors import error_for, is_contention, is_duplicate
 from tokenflight.stores.sql._limits import SQLLimits
-from tokenflight.stores.sql._sqlite_file import create_private_file
 
 T = TypeVar("T")
 
 NO_PARAMETERS: Final[Mapping[str, object]] = {}
 PRESERVE_ROWCOUNT: Final = {"preserve_rowcount": True}
-
-_connection_locks: Final[WeakKeyDictionary[Pool, asyncio.Lock]] = WeakKeyDictionary()
-"""A lock for each pool that has one connection for all its users."""
 
 
 class Result(NamedTuple):
@@ -39,24 +32,27 @@ class Result(NamedTuple):
 
 
 class Database:
-    """Runs statements on an engine of the app's, or on one of its own for each event loop."""
+    """Runs statements on an engine that was given, or on one of its own for each event loop."""
 
     def __init__(
-        self, engine: AsyncEngine | URL | str, *, autocommit: bool, table_name: str, limits: SQLLimits
+        self,
+        engine: AsyncEngine | URL | str,
+        *,
+        autocommit: bool,
+        share_pool: bool,
+        table_name: str,
+        limits: SQLLimits,
     ) -> None:
-        self._options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
-        self._given_engine = engine if isinstance(engine, AsyncEngine) else None
-        # SQLite begins no transaction that would cost a round trip, so an app's engine stays as it is.
-        if self._given_engine is not None and self._given_engine.dialect.name != "sqlite":
-            self._given_engine = self._given_engine.execution_options(**self._options)
-        self._given_engine_loop: asyncio.AbstractEventLoop | None = None
         self._url = None if isinstance(engine, AsyncEngine) else engine
-        # The connections of an engine belong to one event loop, and several may share the store.
-        self._own_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
+        self._engines: Engines
+        if isinstance(engine, AsyncEngine):
+            self._engines = GivenEngine(engine, autocommit=autocommit, share_pool=share_pool)
+        else:
+            self._engines = OwnEngines(engine, autocommit=autocommit)
         self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself holds tasks by weak references only
         self._table_name = table_name
         self._limits = limits
-        self.dialect = (self._given_engine or self._new_engine()).dialect.name
+        self.dialect = self._engines.dialect
 
     async def changes(
         self, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool = True
@@ -68,7 +64,7 @@ class Database:
         self, statement: Executable, parameters: Mapping[str, object] = NO_PARAMETERS, *, repeatable: bool = True
     ) -> Result:
         """Run `statement`, to its end even if cancelled; again if its connection was lost and it is `repeatable`."""
-        task = self.start(self._run(self._engine(), statement, parameters, repeatable=repeatable))
+        task = self.start(self._run(self._engines.engine(), statement, parameters, repeatable=repeatable))
         try:
             return await shielded_result(task, self._limits.cancellation_seconds)
         except asyncio.CancelledError:
@@ -87,7 +83,7 @@ class Database:
         loop = asyncio.get_running_loop()
         # First with the engine in its place: work that goes on to its next statement would open another one.
         await self._wait_for_tasks(loop)
-        engine = self._own_engines.pop(loop, None)
+        engine = self._engines.release()
         await self._wait_for_tasks(loop)
         if engine is not None:
             # A caller that gives up waiting must not leave half of the connections open.
@@ -125,32 +121,6 @@ class Database:
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads, hides nothing
                 pause = min(pause * 2, self._limits.longest_poll_seconds)
 
-    def _engine(self) -> AsyncEngine:
-        loop = asyncio.get_running_loop()
-        if self._given_engine is not None:
-            if self._given_engine_loop is None or self._given_engine_loop.is_closed():
-                self._given_engine_loop = loop
-            if self._given_engine_loop is not loop and self.dialect != "sqlite":
-                raise _failures.wrong_event_loop("engine")
-            return self._given_engine
-        if (engine := self._own_engines.get(loop)) is None:
-            engine = self._new_engine()
-            if self.dialect == "sqlite":
-                create_private_file(engine.url.database, engine.url.query)
-            self._own_engines[loop] = engine
-        return engine
-
-    def _new_engine(self) -> AsyncEngine:
-        assert self._url is not None, "there is a URL where no engine was given"  # noqa: S101 - for type checkers
-        try:
-            return create_async_engine(self._url, hide_parameters=True, **self._options)
-        except (SQLAlchemyError, ImportError) as exc:
-            reason = f"{type(exc).__name__}: {exc}" if isinstance(exc, ImportError) else type(exc).__name__
-        # Outside the except block: SQLAlchemy's error may show the URL with the password in it.
-        raise ConfigurationError(
-            f"engine must be an AsyncEngine or a URL with an asyncio driver, such as postgresql+asyncpg://… ({reason})"
-        )
-
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
@@ -158,7 +128,7 @@ class Database:
 
 
 async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object]) -> Result:
-    async with _connection_lock(engine.pool):
+    async with turn_on(engine.pool):
         connection = await engine.connect()
         try:
             return await connection.run_sync(_execute_and_commit, statement, parameters)
@@ -169,12 +139,6 @@ async def _execute(engine: AsyncEngine, statement: Executable, parameters: Mappi
         finally:
             # `async with` would close the connection in one task more. No caller needs it: this runs in a task already.
             await connection.close()
-
-
-def _connection_lock(pool: Pool) -> AbstractAsyncContextManager[None]:
-    # A database in memory has one connection for all its users: the commit of one statement would end another's
-    # transaction.
-    return _connection_locks.setdefault(pool, asyncio.Lock()) if isinstance(pool, StaticPool) else nullcontext()
 
 
 def _execute_and_commit(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> Result:

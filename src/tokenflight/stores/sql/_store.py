@@ -33,8 +33,12 @@ class SQLTokenStore(TokenStore):
     """Token sets in one table of a SQL database, through SQLAlchemy and any of its asyncio drivers.
 
     `engine` is the app's, or a URL such as ``postgresql+asyncpg://…`` from which the store makes one of its own for
-    each event loop. A given engine is as bound to an event loop as its driver, and is never disposed of. `table` is a
-    name, or what `token_table` made; `create_table` creates it.
+    each event loop. Beside an app's engine, the store opens up to five connections of its own, with the settings of the
+    engine: a request that holds one of the app's connections while it waits for a token would otherwise wait for
+    itself. They are closed by `aclose` of the last store on the engine, or when the app disposes of the engine, which a
+    store never does. `share_pool=True` is for apps that hold no connection while they wait for a token. An engine
+    serves one event loop unless it has `NullPool`. `table` is a name, or what `token_table` made; `create_table`
+    creates it.
 
     The lease is two columns of the user's row, by the database's clock: it ends `lease_duration` seconds after its
     holder died or was cut off, and is extended four times in that time while it is held. `autocommit=False` puts each
@@ -50,6 +54,7 @@ class SQLTokenStore(TokenStore):
         lease_duration: float = 60.0,
         codec: RecordCodec = JSONCodec(),  # noqa: B008 - it has no state
         autocommit: bool = True,
+        share_pool: bool = False,
         _limits: SQLLimits = SQLLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         require_kind("engine", engine, AsyncEngine | URL | str)
@@ -60,7 +65,9 @@ class SQLTokenStore(TokenStore):
             raise ConfigurationError("lease_duration must be more than 0 seconds")
         self._codec = codec
         self._limits = _limits
-        self._database = Database(engine, autocommit=autocommit, table_name=self._table.fullname, limits=_limits)
+        self._database = Database(
+            engine, autocommit=autocommit, share_pool=share_pool, table_name=self._table.fullname, limits=_limits
+        )
         self._dialect = self._database.dialect
         if self._dialect not in SECONDS_NOW:
             raise ConfigurationError(f"engine must be for one of {', '.join(SECONDS_NOW)}, not for {self._dialect}")
@@ -140,7 +147,7 @@ class SQLTokenStore(TokenStore):
                     yield key
 
     async def aclose(self) -> None:
-        """Close the connections of the event loop's own engine, once the statements under way have ended."""
+        """Close the connections that the store opened on this event loop, once the statements under way have ended."""
         await self._database.aclose()
 
     # The lease.
