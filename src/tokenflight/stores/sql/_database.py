@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores.sql._engines import Engines, GivenEngine, OwnEngines, turn_on
-from tokenflight.stores.sql._errors import error_for, is_contention, is_duplicate
+from tokenflight.stores.sql._errors import error_for, is_contention, is_duplicate, was_refused
 from tokenflight.stores.sql._limits import SQLLimits
 
 T = TypeVar("T")
@@ -108,14 +108,15 @@ class Database:
         self, engine: AsyncEngine, statement: Executable, parameters: Mapping[str, object], *, repeatable: bool
     ) -> Result:
         pause = self._limits.shortest_poll_seconds
+        may_try_again = True
         async with asyncio.timeout(self._limits.statement_timeout_seconds):
             while True:
                 try:
                     return await _execute(engine, statement, parameters)
                 except DBAPIError as exc:
-                    if exc.connection_invalidated and repeatable:
-                        # The connection died in the pool. Once is enough: the pool drops all others of its age too.
-                        repeatable = False
+                    if exc.connection_invalidated and may_try_again and (repeatable or was_refused(exc)):
+                        # The connection died or went stale in the pool, which replaces all others of its age too.
+                        may_try_again = False
                     elif not is_contention(exc):
                         raise
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads, hides nothing

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Engine, NullPool, Pool, QueuePool, StaticPool, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,10 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tokenflight.errors import ConfigurationError
 from tokenflight.stores import _failures
+from tokenflight.stores.sql._errors import is_stale
 from tokenflight.stores.sql._sqlite_file import create_private_file
 
 MAX_CONNECTIONS_BESIDE: Final = 5
 """How many connections the stores on an app's engine open beside its pool. A statement takes about a millisecond."""
+
+_IS_OURS: Final = "tokenflight"
+"""The execution option that marks the engines of stores: the app's engine shares their dialect and its events."""
 
 
 class Engines(Protocol):
@@ -67,10 +72,14 @@ class OwnEngines:
         return self._engines.pop(asyncio.get_running_loop(), None)
 
     def _new_engine(self) -> AsyncEngine:
+        options = {_IS_OURS: True}
         try:
-            return create_async_engine(self._url, hide_parameters=True, **self._settings)
+            engine = create_async_engine(self._url, hide_parameters=True, execution_options=options, **self._settings)
         except (SQLAlchemyError, ImportError) as exc:
             reason = f"{type(exc).__name__}: {exc}" if isinstance(exc, ImportError) else type(exc).__name__
+        else:
+            event.listen(engine.sync_engine, "handle_error", _drop_stale_connections)
+            return engine
         # Outside the except block: SQLAlchemy's error may show the URL with the password in it.
         raise ConfigurationError(
             f"engine must be an AsyncEngine or a URL with an asyncio driver, such as postgresql+asyncpg://… ({reason})"
@@ -92,7 +101,8 @@ class GivenEngine:
         # SQLite begins no transaction that would cost a round trip, so an app's engine stays as it is.
         if self.dialect != "sqlite":
             options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
-            self._shared = engine.execution_options(**options)
+            self._shared = engine.execution_options(**{_IS_OURS: True}, **options)
+            event.listen(engine.sync_engine, "handle_error", _drop_stale_connections)
 
     def engine(self) -> AsyncEngine:
         """See `Engines.engine`.
@@ -131,7 +141,7 @@ class _BesideEngine(OptionEngine):
     pool: Pool = None  # type: ignore[assignment] # __init__ sets it
 
     def __init__(self, given: Engine, pool: Pool) -> None:
-        super().__init__(given, {})
+        super().__init__(given, {_IS_OURS: True})
         self.pool = pool
 
     def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
@@ -189,3 +199,9 @@ def _dispose_beside(given: Engine) -> None:
     for beside in _besides.pop(given, {}).values():
         if beside.is_ours_to_close():
             beside.engine.sync_engine.dispose()
+
+
+def _drop_stale_connections(context: ExceptionContext) -> None:
+    """Have SQLAlchemy replace the connection, and each that is older than this moment, as if it had been lost."""
+    if context.engine is not None and _IS_OURS in context.engine.get_execution_options():
+        context.is_disconnect = context.is_disconnect or is_stale(context.original_exception)

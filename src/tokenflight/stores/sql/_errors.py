@@ -9,6 +9,11 @@ from tokenflight.errors import StoreError, StoreUnavailable
 # SQLSTATE codes, SQLite's names, and MySQL's numbers.
 _CONTENTION_CODES: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213"})
 _DUPLICATE_CODES: Final = frozenset({"23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "1062"})
+_REFUSED_CODES: Final = frozenset({"25006", "0A000", "1290", "1836", "1792", "1047"})
+"""The statement did nothing: the server is read-only since a failover (on MySQL also by option, or not a part of its
+cluster), or the plan that the connection has cached is older than the table."""
+_SHUTDOWN_CODES: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "1053", "1927"})
+"""The server ended the connection, or is about to."""
 _MISSING_TABLE_CODES: Final = frozenset({"42P01", "1146"})
 
 
@@ -21,6 +26,16 @@ def is_contention(exc: Exception) -> bool:
 def is_duplicate(exc: Exception) -> bool:
     """Whether another statement has just made the same row or table."""
     return _code_of(exc) in _DUPLICATE_CODES
+
+
+def is_stale(exc: BaseException) -> bool:
+    """Whether another connection may do what this one can't, though it is still open."""
+    return _code_of(exc) in _REFUSED_CODES | _SHUTDOWN_CODES
+
+
+def was_refused(exc: Exception) -> bool:
+    """Whether the statement was refused by a server that may have been replaced, and did nothing."""
+    return _code_of(exc) in _REFUSED_CODES
 
 
 def error_for(exc: Exception, *, dialect: str, table_name: str, timeout: float) -> StoreError:
@@ -40,13 +55,15 @@ def error_for(exc: Exception, *, dialect: str, table_name: str, timeout: float) 
     return StoreUnavailable(f"the {dialect} database failed ({reason}); its log may say more")
 
 
-def _driver_error(exc: Exception) -> BaseException:
+def _driver_error(exc: BaseException) -> BaseException:
     """The driver's error where SQLAlchemy has wrapped one."""
     return exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
 
 
-def _code_of(exc: Exception) -> str:
+def _code_of(exc: BaseException) -> str:
     """The SQLSTATE, or what the driver has in its place."""
     error = _driver_error(exc)
     number = error.args[0] if error.args and isinstance(error.args[0], int) else ""
-    return str(getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or number)
+    # Of asyncpg's errors, SQLAlchemy's translation of a stale plan alone does not carry the SQLSTATE over.
+    sqlstate = getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
+    return str(sqlstate or getattr(error, "sqlite_errorname", None) or number)

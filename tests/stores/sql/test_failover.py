@@ -1,0 +1,147 @@
+"""H1: connections in the pool that lead to a server which is read-only now, or hold plans for a table that changed."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from kit.postgres_server import PostgresServer
+from kit.sql_database import Database, Driver, statements_sent
+from kit.stores import KEY, take
+from tokenflight import StoredTokens, StoreUnavailable, TokenSet
+from tokenflight.stores.sql import SQLTokenStore
+
+Operation = Callable[[SQLTokenStore, StoredTokens], Awaitable[object]]
+
+WRITES: Final[dict[str, Operation]] = {
+    "save": lambda store, _saved: store.save(KEY, StoredTokens(TokenSet("two"))),
+    "replace": lambda store, saved: store.replace(KEY, StoredTokens(TokenSet("two")), expected=saved.version),
+    "delete": lambda store, _saved: store.delete(KEY),
+    "lease": lambda store, _saved: take(store, timeout=0),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("engine", ["url", "given", "shared"])
+async def test_h1_writes_work_as_soon_as_the_server_does_though_the_pool_is_full_of_read_only_connections(
+    postgres: Database, write: Operation, engine: str
+) -> None:
+    async with postgres.opened() as writing:
+        await writing.save(KEY, saved := StoredTokens(TokenSet("one")))
+    async with store_on(postgres, engine) as store:
+        async with read_only(postgres):
+            await asyncio.gather(*(store.load(KEY) for _ in range(5)))
+        assert await write(store, saved) is not False
+
+
+async def test_h1_a_server_that_stays_read_only_is_asked_twice_and_unavailable(postgres: Database) -> None:
+    async with read_only(postgres), postgres.opened() as store:
+        with statements_sent() as statements, pytest.raises(StoreUnavailable, match="25006"):
+            await store.save(KEY, StoredTokens(TokenSet("one")))
+    assert statements.count("INSERT") == 2
+
+
+async def test_h1_a_table_altered_under_the_plans_of_pooled_connections_goes_unnoticed(postgres: Database) -> None:
+    async with postgres.opened() as store:
+        await store.save(KEY, saved := StoredTokens(TokenSet("one")))
+        await asyncio.gather(*(store.load(KEY) for _ in range(5)))
+        await postgres.run("alter table {table} alter column version type varchar(100)")
+        assert await asyncio.gather(*(store.load(KEY) for _ in range(5))) == [saved] * 5
+
+
+async def test_h1_an_error_that_the_app_sees_on_its_own_engine_costs_it_no_connection(postgres: Database) -> None:
+    async with postgres.engine() as engine, engine.connect() as connection:
+        store = SQLTokenStore(engine, table=postgres.table)
+        await store.load(KEY)
+        await connection.execute(text("set transaction read only"))
+        with pytest.raises(DBAPIError) as caught:
+            await connection.execute(text(f"delete from {postgres.table}"))
+        assert not caught.value.connection_invalidated
+        assert not connection.invalidated
+
+
+async def test_h1_a_server_that_crashes_and_recovers_costs_no_more_than_errors_of_the_tree(
+    server: PostgresServer,
+) -> None:
+    database = Database(server.url, f"tokens_{uuid4().hex}")
+    async with database.opened() as store:
+        await store.create_table()
+        await store.save(KEY, saved := StoredTokens(TokenSet("one")))
+        await asyncio.gather(*(store.load(KEY) for _ in range(5)))
+        await crash(database)
+        outcomes: set[str] = set()
+        async with asyncio.timeout(20):
+            while "read" not in outcomes:
+                try:
+                    assert await store.load(KEY) == saved
+                    outcomes.add("read")
+                except StoreUnavailable as exc:
+                    outcomes.add(exc.code)
+                    await asyncio.sleep(0.01)
+        assert outcomes <= {"read", "store_unavailable"}
+        assert await store.delete(KEY) is True
+    await database.run("drop table {table}")
+
+
+@pytest.mark.parametrize("code", ["57P01", "57P02", "57P03"])
+async def test_h1_a_connection_over_which_a_server_tells_of_its_shutdown_is_replaced(
+    postgres: Database, code: str
+) -> None:
+    class ShuttingDown(Driver):
+        """The server tells of its shutdown once, and then does not close the connection."""
+
+        told = False
+
+        def execute(self, cursor: DBAPICursor, statement: str, parameters: Any) -> bool:
+            if not self.told:
+                self.told = True
+                cursor.execute(f"do $$ begin raise exception 'shutting down' using errcode = '{code}'; end $$")
+            return super().execute(cursor, statement, parameters)
+
+    async with postgres.opened_through(ShuttingDown()) as store:
+        await store.save(KEY, StoredTokens(TokenSet("one")))
+        assert await store.load(KEY) is not None
+
+
+async def crash(database: Database) -> None:
+    """Kill a process of the server, which then ends all others and recovers."""
+    async with database.engine() as engine, engine.connect() as connection:
+        pid = (await connection.execute(text("select pg_backend_pid()"))).scalar_one()
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("select 1"))
+
+
+@asynccontextmanager
+async def store_on(database: Database, engine: str) -> AsyncIterator[SQLTokenStore]:
+    """A store with an engine of its own, one on an app's engine, or one that shares its pool."""
+    if engine == "url":
+        async with database.opened() as store:
+            yield store
+        return
+    async with database.engine() as given:
+        yield SQLTokenStore(given, table=database.table, share_pool=engine == "shared")
+
+
+@asynccontextmanager
+async def read_only(database: Database) -> AsyncIterator[None]:
+    """Connections made in this context are read-only for as long as they live."""
+    settings = {"server_settings": {"default_transaction_read_only": "off"}}
+    engine = create_async_engine(database.url, isolation_level="AUTOCOMMIT", connect_args=settings)
+    async with engine.connect() as connection:
+        name = (await connection.execute(text("select current_database()"))).scalar_one()
+        await connection.execute(text(f"alter database {name} set default_transaction_read_only = on"))
+        try:
+            yield
+        finally:
+            await connection.execute(text(f"alter database {name} reset default_transaction_read_only"))
+    await engine.dispose()
