@@ -1,4 +1,4 @@
-"""The contract, on PostgreSQL, on SQLite, and as on a database without upserts."""
+"""The contract, on PostgreSQL through both of its drivers, on SQLite, and as on a database without upserts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,6 +45,13 @@ class TestOnSQLite(SQLConformance):
     @pytest.fixture(autouse=True)
     def empty_table(self, sqlite: Database, codec: RecordCodec) -> None:
         self.database, self.settings = sqlite, {"codec": codec}
+
+
+class TestThroughPsycopg(SQLConformance):
+    @pytest.fixture(autouse=True)
+    def empty_table(self, postgres: Database) -> None:
+        url = postgres.url.replace("postgresql+asyncpg", "postgresql+psycopg")
+        self.database, self.settings = Database(url, postgres.table), {}
 
 
 @pytest.mark.long

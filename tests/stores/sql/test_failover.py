@@ -31,7 +31,7 @@ WRITES: Final[dict[str, Operation]] = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-@pytest.mark.parametrize("engine", ["url", "given", "shared"])
+@pytest.mark.parametrize("engine", ["url", "given", "shared", "psycopg"])
 async def test_h1_writes_work_as_soon_as_the_server_does_though_the_pool_is_full_of_read_only_connections(
     postgres: Database, write: Operation, engine: str
 ) -> None:
@@ -50,10 +50,14 @@ async def test_h1_a_server_that_stays_read_only_is_asked_twice_and_unavailable(p
     assert statements.count("INSERT") == 2
 
 
-async def test_h1_a_table_altered_under_the_plans_of_pooled_connections_goes_unnoticed(postgres: Database) -> None:
-    async with postgres.opened() as store:
+@pytest.mark.parametrize("engine", ["url", "psycopg"])
+async def test_h1_a_table_altered_under_the_plans_of_pooled_connections_goes_unnoticed(
+    postgres: Database, engine: str
+) -> None:
+    async with store_on(postgres, engine) as store:
         await store.save(KEY, saved := StoredTokens(TokenSet("one")))
-        await asyncio.gather(*(store.load(KEY) for _ in range(5)))
+        for _ in range(8):  # psycopg prepares a statement when it runs for the sixth time
+            await asyncio.gather(*(store.load(KEY) for _ in range(5)))
         await postgres.run("alter table {table} alter column version type varchar(100)")
         assert await asyncio.gather(*(store.load(KEY) for _ in range(5))) == [saved] * 5
 
@@ -123,13 +127,14 @@ async def crash(database: Database) -> None:
 
 @asynccontextmanager
 async def store_on(database: Database, engine: str) -> AsyncIterator[SQLTokenStore]:
-    """A store with an engine of its own, one on an app's engine, or one that shares its pool."""
-    if engine == "url":
-        async with database.opened() as store:
-            yield store
+    """A store with an engine of its own, through either driver, one on an app's engine, or one that shares its pool."""
+    if engine in {"given", "shared"}:
+        async with database.engine() as given:
+            yield SQLTokenStore(given, table=database.table, share_pool=engine == "shared")
         return
-    async with database.engine() as given:
-        yield SQLTokenStore(given, table=database.table, share_pool=engine == "shared")
+    driver = "psycopg" if engine == "psycopg" else "asyncpg"
+    async with Database(database.url.replace("asyncpg", driver), database.table).opened() as store:
+        yield store
 
 
 @asynccontextmanager
