@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
 
+from kit.mariadb_server import MariaDBServer
+from kit.mariadb_server import mariadb_server as running_mariadb
 from kit.postgres_server import PostgresServer, postgres_server
 from kit.sql_database import Database
 from tokenflight.stores.sql import SQLTokenStore
@@ -54,7 +57,40 @@ async def sqlite(directory: Path) -> Database:
     return database
 
 
-@pytest.fixture(params=["postgres", "sqlite"])
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """A MariaDB server."""
+    with running_mariadb() as server:
+        yield server
+
+
+@asynccontextmanager
+async def mariadb_table(server: MariaDBServer, driver: str) -> AsyncIterator[Database]:
+    database = Database(server.url(driver), f"tokens_{uuid4().hex}")
+    async with database.opened() as store:
+        await store.create_table()
+    yield database
+    await database.run("drop table if exists {table}")
+
+
+@pytest.fixture
+async def asyncmy(mariadb_server: MariaDBServer) -> AsyncIterator[Database]:
+    """An empty table on MariaDB, reached through asyncmy."""
+    async with mariadb_table(mariadb_server, "asyncmy") as database:
+        yield database
+
+
+@pytest.fixture
+async def aiomysql(mariadb_server: MariaDBServer) -> AsyncIterator[Database]:
+    """An empty table on MariaDB, reached through aiomysql."""
+    async with mariadb_table(mariadb_server, "aiomysql") as database:
+        yield database
+
+
+ON_MARIADB = [pytest.param(driver, marks=pytest.mark.external) for driver in ("asyncmy", "aiomysql")]
+
+
+@pytest.fixture(params=["postgres", "sqlite", *ON_MARIADB])
 def database(request: pytest.FixtureRequest) -> Database:
     """An empty table on each of them."""
     found = request.getfixturevalue(request.param)

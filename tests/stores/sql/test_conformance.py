@@ -1,4 +1,4 @@
-"""The contract, on PostgreSQL through both of its drivers, on SQLite, and as on a database without upserts."""
+"""The contract, on PostgreSQL through both of its drivers, on SQLite, on MariaDB, and as on one without upserts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,6 +45,14 @@ class TestOnSQLite(SQLConformance):
     @pytest.fixture(autouse=True)
     def empty_table(self, sqlite: Database, codec: RecordCodec) -> None:
         self.database, self.settings = sqlite, {"codec": codec}
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
+class TestOnMariaDB(SQLConformance):
+    @pytest.fixture(autouse=True)
+    def empty_table(self, driver: str, request: pytest.FixtureRequest) -> None:
+        self.database, self.settings = request.getfixturevalue(driver), {}
 
 
 class TestThroughPsycopg(SQLConformance):

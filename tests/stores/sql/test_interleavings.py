@@ -25,7 +25,8 @@ class Repeating(Driver):
 
     async def after(self, statement: str, changed_rows: int) -> bool:
         self._repeated = not self._repeated
-        if self._repeated and self._meanwhile is not None:
+        # On a database without upserts, what changes no row is an update before the insertion.
+        if self._repeated and changed_rows and self._meanwhile is not None:
             meanwhile, self._meanwhile = self._meanwhile, None
             await meanwhile()
         return self._repeated

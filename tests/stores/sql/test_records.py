@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import MetaData, Pool, event, text, update
+from sqlalchemy import Pool, event, text
 
 from kit.codecs import over_codecs
 from kit.format1 import DIRECTORY, check_that_all_is_read_and_written_again, copy_private, postgresql_table
@@ -30,14 +30,14 @@ from tokenflight import (
     TokenSet,
 )
 from tokenflight.stores.codec import JSONCodec, RecordCodec
-from tokenflight.stores.sql import SQLTokenStore, token_table
+from tokenflight.stores.sql import SQLTokenStore
 from tokenflight.stores.sql._limits import SQLLimits
 from tokenflight.stores.sql._sqlite_file import create_private_file
 from tokenflight.testing import FakeProvider
 
 
 async def test_a_cold_read_is_one_statement_and_a_renewal_four(
-    store: SQLTokenStore, fake: FakeProvider, provider: OIDCProvider
+    store: SQLTokenStore, database: Database, fake: FakeProvider, provider: OIDCProvider
 ) -> None:
     async with TokenRefresher(provider, store) as refresher:
         await refresher.save_tokens("alice", login(fake, "alice"))
@@ -47,21 +47,28 @@ async def test_a_cold_read_is_one_statement_and_a_renewal_four(
             assert statements == ["SELECT"]
             statements.clear()
             await refresher.refresh_token("alice")
-            assert statements == ["INSERT", "SELECT", "UPDATE", "UPDATE"]
+            take_lease = "UPDATE" if is_mysql(database) else "INSERT"
+            assert statements == [take_lease, "SELECT", "UPDATE", "UPDATE"]
     assert fake.requests() == 1
 
 
-async def test_each_operation_of_the_store_is_one_statement(store: SQLTokenStore) -> None:
+async def test_each_operation_of_the_store_is_one_statement(store: SQLTokenStore, database: Database) -> None:
     with statements_sent() as statements:
         await store.save(KEY, record := StoredTokens(TokenSet("one")))
-        assert statements == ["INSERT"]
+        # Without upserts, a row that is not there costs a second statement.
+        assert statements == (["UPDATE", "INSERT"] if is_mysql(database) else ["INSERT"])
+        statements.clear()
         await store.load(KEY)
         await store.replace(KEY, StoredTokens(TokenSet("two")), expected=record.version)
         async with store.lease(KEY, timeout=0):
-            assert statements == ["INSERT", "SELECT", "UPDATE", "INSERT"]
-        assert statements[4:] == ["UPDATE"]
+            assert statements == ["SELECT", "UPDATE", "UPDATE" if is_mysql(database) else "INSERT"]
+        assert statements[3:] == ["UPDATE"]
         await store.delete(KEY)
-        assert statements[5:] == ["DELETE"]
+        assert statements[4:] == ["DELETE"]
+
+
+def is_mysql(database: Database) -> bool:
+    return database.url.startswith("mysql")
 
 
 async def test_no_transaction_is_begun_or_committed_for_a_single_statement(postgres: Database) -> None:
@@ -142,7 +149,9 @@ async def test_p4_a_damaged_record_is_corrupted_and_left_as_it_is(store: SQLToke
     await store.save(KEY, StoredTokens(TokenSet("one")))
     await store.save(TokenKey("idp", "bob"), StoredTokens(TokenSet("two")))
     async with database.engine() as engine, engine.begin() as connection:
-        await connection.execute(update(token_table(MetaData(), database.table)).values(record=b"\x80 no record"))
+        # As a literal, because a bug of aiomysql lets it send no bytes (aio-libs/aiomysql#1080).
+        damaged = r"'\x80ff'" if database.url.startswith("postgresql") else "x'80ff'"
+        await connection.execute(text(f"update {database.table} set record = {damaged}"))
     with pytest.raises(StoreCorrupted):
         await store.load(KEY)
     assert await database.run("select count(*) from {table} where record is not null") == [(2,)]

@@ -9,13 +9,14 @@ A pool's connections belong to one event loop. The driver's errors on another on
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Engine, NullPool, Pool, QueuePool, StaticPool, event
+from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -23,9 +24,13 @@ from tokenflight.errors import ConfigurationError
 from tokenflight.stores import _failures
 from tokenflight.stores.sql._errors import is_stale
 from tokenflight.stores.sql._sqlite_file import create_private_file
+from tokenflight.stores.sql._table import MYSQL_DIALECTS
 
 MAX_CONNECTIONS_BESIDE: Final = 5
 """How many connections the stores on an app's engine open beside its pool. A statement takes about a millisecond."""
+
+MYSQL_LOCK_WAIT_SECONDS: Final = 1
+"""How long a statement waits for a lock on MySQL before it is sent again. The server counts whole seconds."""
 
 _IS_OURS: Final = "tokenflight"
 """The execution option that marks the engines of stores: the app's engine shares their dialect and its events."""
@@ -53,7 +58,7 @@ class OwnEngines:
 
     def __init__(self, url: URL | str, *, autocommit: bool) -> None:
         self._url = url
-        self._settings: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+        self._autocommit = autocommit
         self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
         self.dialect = self._new_engine().dialect.name
 
@@ -74,11 +79,12 @@ class OwnEngines:
     def _new_engine(self) -> AsyncEngine:
         options = {_IS_OURS: True}
         try:
-            engine = create_async_engine(self._url, hide_parameters=True, execution_options=options, **self._settings)
+            engine = create_async_engine(self._url, hide_parameters=True, execution_options=options)
         except (SQLAlchemyError, ImportError) as exc:
             reason = f"{type(exc).__name__}: {exc}" if isinstance(exc, ImportError) else type(exc).__name__
         else:
             event.listen(engine.sync_engine, "handle_error", _drop_stale_connections)
+            _prepare_connections(engine, autocommit=self._autocommit)
             return engine
         # Outside the except block: SQLAlchemy's error may show the URL with the password in it.
         raise ConfigurationError(
@@ -102,6 +108,7 @@ class GivenEngine:
         if self.dialect != "sqlite":
             options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
             self._shared = engine.execution_options(**{_IS_OURS: True}, **options)
+            self._shared.sync_engine.hide_parameters |= self.dialect in MYSQL_DIALECTS
             event.listen(engine.sync_engine, "handle_error", _drop_stale_connections)
 
     def engine(self) -> AsyncEngine:
@@ -142,6 +149,7 @@ class _BesideEngine(OptionEngine):
 
     def __init__(self, given: Engine, pool: Pool) -> None:
         super().__init__(given, {_IS_OURS: True})
+        self.hide_parameters |= given.dialect.name in MYSQL_DIALECTS
         self.pool = pool
 
     def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
@@ -155,9 +163,8 @@ class _Beside:
 
     def __init__(self, given: Engine, *, autocommit: bool) -> None:
         engine = _BesideEngine(given, given.pool.recreate())
-        if autocommit:
-            event.listen(engine.pool, "connect", self._set_autocommit)
         self.engine = AsyncEngine(engine)
+        _prepare_connections(self.engine, autocommit=autocommit)
         self.users: WeakSet[GivenEngine] = WeakSet()
         self._loop = asyncio.get_running_loop()
         if given.dialect.name != "sqlite":  # whose pool several event loops may use
@@ -170,10 +177,6 @@ class _Beside:
         with suppress(RuntimeError):  # where none is running
             return self._loop is asyncio.get_running_loop() or self._loop.is_closed()
         return False
-
-    def _set_autocommit(self, connection: DBAPIConnection, _record: object) -> None:
-        # Once for each connection: as an execution option, it would cost a round trip at each statement on MySQL.
-        self.engine.dialect.set_isolation_level(connection, "AUTOCOMMIT")
 
 
 _besides: Final[WeakKeyDictionary[Engine, dict[bool, _Beside]]] = WeakKeyDictionary()
@@ -193,6 +196,27 @@ def turn_on(pool: Pool) -> AbstractAsyncContextManager[object]:
     if isinstance(pool, StaticPool):
         return _turns.setdefault(pool, asyncio.Lock())
     return _turns.get(pool) or nullcontext()
+
+
+def _prepare_connections(engine: AsyncEngine, *, autocommit: bool) -> None:
+    """Set what is ours once for each connection. As execution options, it would cost round trips at each statement."""
+    dialect = engine.dialect
+    is_mysql = isinstance(dialect, MySQLDialect)
+    # MySQL's own default locks the gaps between rows too, so that statements on different users would deadlock.
+    levels: list[IsolationLevel] = ["READ COMMITTED"] if is_mysql else []
+    if autocommit:
+        levels.append("AUTOCOMMIT")
+
+    def prepare(connection: DBAPIConnection, _record: object) -> None:
+        for level in levels:
+            dialect.set_isolation_level(connection, level)
+        if is_mysql:
+            # MySQL goes on waiting for a lock although the client has gone, and then executes the statement after all.
+            cursor = connection.cursor()
+            cursor.execute(f"set session innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_SECONDS}")
+            cursor.close()
+
+    event.listen(engine.pool, "connect", prepare)
 
 
 def _dispose_beside(given: Engine) -> None:

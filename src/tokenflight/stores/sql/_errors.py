@@ -61,9 +61,10 @@ def _driver_error(exc: BaseException) -> BaseException:
 
 
 def _code_of(exc: BaseException) -> str:
-    """The SQLSTATE, or what the driver has in its place."""
+    """MySQL's number, the SQLSTATE, or SQLite's name of the error."""
     error = _driver_error(exc)
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else ""
+    if error.args and isinstance(error.args[0], int):
+        return str(error.args[0])  # first, because many of MySQL's errors share one SQLSTATE
     # Of asyncpg's errors, SQLAlchemy's translation of a stale plan alone does not carry the SQLSTATE over.
     sqlstate = getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
-    return str(sqlstate or getattr(error, "sqlite_errorname", None) or number)
+    return str(sqlstate or getattr(error, "sqlite_errorname", None) or "")

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     insert,
     literal_column,
     or_,
@@ -26,14 +27,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tokenflight.stores.sql._table import Record
+from tokenflight.stores.sql._table import MYSQL_DIALECTS, HexRecord, Record
+
+# Not unix_timestamp(now(6)), which is an hour off while the session's time zone ends its summer time. The number is how
+# many seconds there are from the year 0 to 1970.
+_MYSQL_SECONDS_NOW: Final = "(to_seconds(utc_timestamp(6)) - 62167219200 + microsecond(utc_timestamp(6)) / 1e6)"
 
 SECONDS_NOW: Final[Mapping[str, str]] = {
     # Not PostgreSQL's now(), which stands still while a statement waits for the row of another one.
     "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
     "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    "mysql": "unix_timestamp(now(6))",
-    "mariadb": "unix_timestamp(now(6))",
+    "mysql": _MYSQL_SECONDS_NOW,
+    "mariadb": _MYSQL_SECONDS_NOW,
 }
 """POSIX seconds by the one clock that all users of the database share: its own."""
 
@@ -41,7 +46,11 @@ UPSERTS: Final[Mapping[str, Callable[[Table], postgresql.Insert | sqlite.Insert]
     "postgresql": postgresql.insert,
     "sqlite": sqlite.insert,
 }
-"""How the dialects that can do so insert a row or, if there is one, update it under a condition."""
+"""How the dialects that can do so insert a row or, if there is one, update it under a condition.
+
+MySQL can't: its ``on duplicate key update`` has no condition, and with ``FOUND_ROWS``, which the other statements need
+to recognize a row that is as they want it, a row that was left as it is counts like one that was inserted.
+"""
 
 # No parameter has the name of a column: SQLAlchemy would take it for a value of that column.
 _ID: Final = bindparam("given_id", type_=String(64))
@@ -50,6 +59,7 @@ _USER_ID: Final = bindparam("given_user_id", type_=Text())
 _VERSION: Final = bindparam("given_version", type_=String(64))
 _EXPECTED: Final = bindparam("given_expected", type_=String(64))
 _RECORD: Final = bindparam("given_record", type_=Record())
+_HEX_RECORD: Final = bindparam("given_record", type_=HexRecord())
 _OWNER: Final = bindparam("given_owner", type_=String(64))
 _LAST_ID: Final = bindparam("given_last_id", type_=String(64))
 
@@ -67,7 +77,10 @@ class Statements:
         now: ColumnElement[float] = literal_column(SECONDS_NOW[dialect], Double)
         is_row, has_record, is_ours = columns.id == _ID, columns.record.is_not(None), columns.lease_owner == _OWNER
         is_free = or_(columns.lease_owner.is_(None), columns.lease_until < now)
-        written = {"version": _VERSION, "record": _RECORD}
+        written = {
+            "version": _VERSION,
+            "record": func.unhex(_HEX_RECORD) if dialect in MYSQL_DIALECTS else _RECORD,
+        }
         saved = {**written, "saved": _VERSION}
         lease = {"lease_owner": _OWNER, "lease_until": now + lease_duration}
         row, ours = update(table).where(is_row), update(table).where(is_row, is_ours)

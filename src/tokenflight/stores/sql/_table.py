@@ -6,12 +6,21 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from sqlalchemy import Column, Dialect, Double, LargeBinary, MetaData, String, Table, Text, TypeDecorator
+from sqlalchemy.dialects import mysql
 
 from tokenflight.stores.codec import MAX_RECORD_BYTES
 from tokenflight.tokens import TokenKey
 
+MYSQL_DIALECTS: Final = frozenset({"mysql", "mariadb"})
+"""The names of MySQL's dialect: the second is for URLs that accept MariaDB alone."""
+
 TABLE_NAME: Final = "tokenflight_tokens"
 _NEEDS_ESCAPE: Final = re.compile("[%\x00\ud800-\udfff]")
+
+# MySQL would use its database's character set, which may be narrow, and collation, which most likely ignores case.
+_COLLATION: Final = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
+_SHORT_TEXT: Final = String(64).with_variant(mysql.VARCHAR(64, **_COLLATION), *MYSQL_DIALECTS)
+_LONG_TEXT: Final = Text().with_variant(mysql.MEDIUMTEXT(**_COLLATION), *MYSQL_DIALECTS)
 
 
 def token_table(metadata: MetaData, name: str = TABLE_NAME, *, schema: str | None = None) -> Table:
@@ -19,13 +28,13 @@ def token_table(metadata: MetaData, name: str = TABLE_NAME, *, schema: str | Non
     return Table(
         name,
         metadata,
-        Column("id", String(64), primary_key=True, comment="SHA-256 of provider and user id, in hex"),
-        Column("provider", Text, nullable=False, comment="percent-encoded where no database could hold it"),
-        Column("user_id", Text, nullable=False, comment="percent-encoded where no database could hold it"),
-        Column("version", String(64), nullable=False, server_default=""),
-        Column("saved", String(64), comment="the version of the last login"),
+        Column("id", _SHORT_TEXT, primary_key=True, comment="SHA-256 of provider and user id, in hex"),
+        Column("provider", _LONG_TEXT, nullable=False, comment="percent-encoded where no database could hold it"),
+        Column("user_id", _LONG_TEXT, nullable=False, comment="percent-encoded where no database could hold it"),
+        Column("version", _SHORT_TEXT, nullable=False, server_default=""),
+        Column("saved", _SHORT_TEXT, comment="the version of the last login"),
         Column("record", LargeBinary(MAX_RECORD_BYTES), comment="null while there is only a lease"),
-        Column("lease_owner", String(64)),
+        Column("lease_owner", _SHORT_TEXT),
         Column("lease_until", Double, comment="POSIX seconds by the database's clock"),
         schema=schema,
     )
@@ -53,6 +62,17 @@ class Record(TypeDecorator[bytes]):
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy passes it
         """Hide `value` from what an engine logs of its rows."""
         return None if value is None else _HiddenBytes(value)
+
+
+class HexRecord(TypeDecorator[bytes]):
+    """A record on its way into MySQL, whose drivers escape no subclass of bytes, and with some versions no bytes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy passes it
+        """Write `value` in hex. Engines for MySQL hide all parameters from their logs."""
+        return None if value is None else value.hex()
 
 
 def row_id(key: TokenKey) -> str:
