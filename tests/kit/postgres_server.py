@@ -20,14 +20,20 @@ UNPRIVILEGED_USER: Final = "nobody"
 class PostgresServer:
     """A server in a directory of its own, reached through a Unix socket in it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, primary: "PostgresServer | None" = None) -> None:
         self._directory = directory
         self._programs = _programs(directory)
         self._data = directory / "data"
-        self._run(
-            "initdb",
-            *("-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"),
-        )
+        if primary is None:
+            self._run(
+                "initdb",
+                *("-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"),
+            )
+        else:
+            self._run(
+                "pg_basebackup",
+                *("-D", self._data, "-U", "postgres", "-h", primary.directory, "-R", "-c", "fast", "--no-sync"),
+            )
 
     @property
     def url(self) -> str:
@@ -48,13 +54,17 @@ class PostgresServer:
         """Stop at once, cutting all connections off."""
         self._run("pg_ctl", "-w", "-D", self._data, "-m", "fast", "stop")
 
+    def promote(self) -> None:
+        """Make a standby the primary, and wait until it is."""
+        self._run("pg_ctl", "-w", "-D", self._data, "promote")
+
     def _run(self, program: str, *arguments: str | Path) -> None:
         done = subprocess.run(
             [self._programs / program, *arguments],
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # not a pipe: the server that pg_ctl leaves behind would keep it open
-            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
             user=_server_user(),
             check=False,
         )
@@ -100,10 +110,10 @@ class PgBouncer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """A running server for as long as the context lasts."""
+def postgres_server(primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
+    """A running server for as long as the context lasts: one of its own, or a standby of `primary`."""
     with _directory("tokenflight-postgres-") as directory:
-        server = PostgresServer(directory)
+        server = PostgresServer(directory, primary)
         server.start()
         try:
             yield server

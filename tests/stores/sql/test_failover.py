@@ -5,6 +5,8 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -14,11 +16,13 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.postgres_server import PostgresServer
+from kit.postgres_server import PostgresServer, postgres_server
 from kit.sql_database import Database, Driver, statements_sent
 from kit.stores import KEY, take
 from tokenflight import StoredTokens, StoreUnavailable, TokenSet
 from tokenflight.stores.sql import SQLTokenStore
+
+SOCKET: Final = ".s.PGSQL.5432"
 
 Operation = Callable[[SQLTokenStore, StoredTokens], Awaitable[object]]
 
@@ -123,6 +127,87 @@ async def crash(database: Database) -> None:
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(DBAPIError):
             await connection.execute(text("select 1"))
+
+
+async def test_h1_a_failover_behind_an_address_that_moves_loses_no_write(tmp_path: Path) -> None:
+    """The old primary goes on serving its connections, read-only; new ones reach the promoted standby."""
+    async with primary_and_standby() as (primary, standby), proxy(tmp_path, primary) as target:
+        url = f"postgresql+asyncpg://postgres@/postgres?host={tmp_path}"
+        old, database = Database(primary.url, "tokens"), Database(url, "tokens")
+        async with database.opened() as store:
+            await store.create_table()
+            await store.save(KEY, saved := StoredTokens(TokenSet("one")))
+            await asyncio.gather(*(store.load(KEY) for _ in range(5)))
+            await replicated(old)
+            await set_read_only(old)
+            with pytest.raises(StoreUnavailable, match="25006"):
+                await store.save(KEY, StoredTokens(TokenSet("lost")))
+            await asyncio.gather(*(store.load(KEY) for _ in range(5)))
+            standby.promote()
+            target.server = standby
+
+            await store.replace(KEY, replaced := StoredTokens(TokenSet("two")), expected=saved.version)
+            await take(store)
+            assert await asyncio.gather(*(store.load(KEY) for _ in range(5))) == [replaced] * 5
+        async with Database(standby.url, "tokens").opened() as new, old.opened() as behind:
+            assert (await new.load(KEY), await behind.load(KEY)) == (replaced, saved)
+
+
+@dataclass
+class Target:
+    """Where new connections lead."""
+
+    server: PostgresServer
+
+
+@asynccontextmanager
+async def primary_and_standby() -> AsyncIterator[tuple[PostgresServer, PostgresServer]]:
+    with postgres_server() as primary, postgres_server(primary) as standby:
+        yield primary, standby
+
+
+@asynccontextmanager
+async def proxy(directory: Path, server: PostgresServer) -> AsyncIterator[Target]:
+    """An address in `directory` from which each new connection leads to the target of the moment."""
+    target, pipes = Target(server), set[asyncio.Task[None]]()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        except ConnectionError:
+            pass  # as an end
+        finally:
+            writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(target.server.directory / SOCKET)
+        pipes.update(map(asyncio.create_task, (pipe(reader, server_writer), pipe(server_reader, writer))))
+
+    async with await asyncio.start_unix_server(connected, directory / SOCKET):
+        yield target
+        for each in pipes:
+            each.cancel()
+        await asyncio.wait(pipes)
+
+
+async def replicated(primary: Database) -> None:
+    """Wait until the standby has all that the primary has."""
+    caught_up = "select 1 from pg_stat_replication where replay_lsn = pg_current_wal_lsn()"
+    async with asyncio.timeout(10):
+        while not await primary.run(caught_up):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def set_read_only(primary: Database) -> None:
+    """Take all writes from the connections of a primary, also from those that are there."""
+    async with primary.engine(isolation_level="AUTOCOMMIT") as engine, engine.connect() as connection:
+        await connection.execute(text("alter system set default_transaction_read_only = on"))
+        await connection.execute(text("select pg_reload_conf()"))
+        is_read_only = text("select current_setting('default_transaction_read_only')::boolean")
+        async with asyncio.timeout(10):
+            while not await connection.scalar(is_read_only):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
