@@ -123,6 +123,23 @@ async def test_connections_that_the_server_killed_are_replaced_unnoticed(
         assert await asyncio.gather(*(store.load(KEY) for _ in range(3))) == [saved] * 3
 
 
+async def test_p7_a_server_that_is_down_is_unavailable_and_then_works_again(
+    mariadb: Database, mariadb_server: MariaDBServer
+) -> None:
+    async with mariadb.opened() as store:
+        await store.save(KEY, saved := StoredTokens(TokenSet("one")))
+        async with store.lease(KEY, timeout=0):
+            mariadb_server.stop()
+            try:
+                for operation in (store.load(KEY), store.save(KEY, saved), store.delete(KEY)):
+                    with pytest.raises(StoreUnavailable):
+                        await operation
+            finally:
+                mariadb_server.start()
+        assert await store.load(KEY) == saved
+        assert await is_free(store)
+
+
 async def test_h1_a_server_that_became_read_only_is_unavailable_and_then_works_again(
     mariadb: Database, mariadb_server: MariaDBServer
 ) -> None:

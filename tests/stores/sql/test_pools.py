@@ -148,6 +148,21 @@ async def test_h4_an_engine_without_a_pool_serves_two_event_loops_at_once(postgr
     assert await store.load(KEY) is not None
 
 
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_sqlite_engine_serves_one_event_loop_after_the_other(sqlite: Database, *, closes: bool) -> None:
+    async with sqlite.engine() as engine:
+        store = store_on(engine, sqlite)
+
+        async def use() -> None:
+            await store.save(KEY, saved := StoredTokens(TokenSet("one")))
+            assert await asyncio.gather(*(store.load(KEY) for _ in range(10))) == [saved] * 10
+            if closes:
+                await store.aclose()
+
+        for _ in range(2):
+            await asyncio.to_thread(asyncio.run, use())
+
+
 async def leave_in_the_pool(engine: AsyncEngine, store: SQLTokenStore) -> None:
     """Use the store, and leave its connection in the pool. It is closed, or garbage collection would complain."""
     connections: list[Any] = []

@@ -101,8 +101,10 @@ async def test_p7_a_server_that_is_down_is_unavailable_to_every_operation_and_th
         assert await is_free(store)
 
 
-async def test_a_database_that_hangs_is_given_up_and_the_statement_with_it(postgres: Database) -> None:
-    async with postgres.opened(_limits=SQLLimits(statement_timeout_seconds=0.3)) as store:
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_database_that_hangs_is_given_up_and_the_statement_with_it(postgres: Database, driver: str) -> None:
+    database = Database(postgres.url.replace("asyncpg", driver), postgres.table)
+    async with database.opened(_limits=SQLLimits(statement_timeout_seconds=0.3)) as store:
         await store.save(KEY, record := StoredTokens(TokenSet("one")))
         async with postgres.blocked():
             with pytest.raises(StoreUnavailable) as caught:
