@@ -139,3 +139,15 @@ async def test_a_missing_table_is_told_with_what_to_do(database: Database) -> No
             assert caught.value.code == "missing_table"
         with pytest.raises(StoreError, match="create_table"):
             await store.lease(KEY, timeout=0).__aenter__()
+
+
+async def test_k11_a_server_that_takes_no_more_connections_is_unavailable(server: PostgresServer) -> None:
+    postgres = Database(server.url, "not_there")
+    await postgres.run("create role limited login connection limit 0")
+    try:
+        url = server.url.replace("postgres@", "limited@")
+        async with Database(url, postgres.table).opened() as store:
+            with pytest.raises(StoreUnavailable, match=r"no more connections \(53300\)"):
+                await store.load(KEY)
+    finally:
+        await postgres.run("drop role limited")

@@ -9,11 +9,13 @@ from tokenflight.errors import StoreError, StoreUnavailable
 # SQLSTATE codes, SQLite's names, and MySQL's numbers.
 _CONTENTION_CODES: Final = frozenset({"40001", "40P01", "42710", "42P07", "1205", "1213"})
 _DUPLICATE_CODES: Final = frozenset({"23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "1062"})
-_REFUSED_CODES: Final = frozenset({"25006", "0A000", "1290", "1836", "1792", "1047"})
-"""The statement did nothing: the server is read-only since a failover (on MySQL also by option, or not a part of its
-cluster), or the plan that the connection has cached is older than the table."""
+_READ_ONLY_CODES: Final = frozenset({"25006", "1290", "1792", "1836"})
+_REFUSED_CODES: Final = _READ_ONLY_CODES | {"0A000", "1047"}
+"""The statement did nothing: the server has become read-only, the plan that the connection has cached is older than the
+table, or the server has left its cluster."""
 _SHUTDOWN_CODES: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "1053", "1927"})
 """The server ended the connection, or is about to."""
+_NO_CONNECTION_LEFT_CODES: Final = frozenset({"53300", "1040", "1203", "1226"})
 _MISSING_TABLE_CODES: Final = frozenset({"42P01", "1146"})
 
 
@@ -51,6 +53,12 @@ def error_for(exc: Exception, *, dialect: str, table_name: str, timeout: float) 
         )
     if isinstance(exc, TimeoutError):
         return StoreUnavailable(f"the {dialect} database took longer than {timeout:.0f} s", code="timeout")
+    if code in _READ_ONLY_CODES:
+        return StoreUnavailable(f"the {dialect} database is read-only ({code}); give the store the primary's address")
+    if code in _NO_CONNECTION_LEFT_CODES:
+        return StoreUnavailable(
+            f"the {dialect} database takes no more connections ({code}); raise its limit or make the pools smaller"
+        )
     reason = type(_driver_error(exc)).__name__ + (f", {code:.40}" if code else "")
     return StoreUnavailable(f"the {dialect} database failed ({reason}); its log may say more")
 
