@@ -34,13 +34,14 @@ def lease_clock() -> float:
 class TimedLease(Lease):
     """A lease of `owner`, a name of its own, for `duration` seconds from when it was last extended."""
 
-    __slots__ = ("_extending", "_held_until", "_timer", "duration", "key", "owner")
+    __slots__ = ("_extending", "_held_until", "_timer", "_unreleased_since", "duration", "key", "owner")
 
     def __init__(self, key: TokenKey, duration: float) -> None:
         self.key = key
         self.owner = secrets.token_hex(16)
         self.duration = duration
         self._held_until = 0.0
+        self._unreleased_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._extending: asyncio.Task[None] | None = None
 
@@ -48,12 +49,20 @@ class TimedLease(Lease):
         """See `Lease.is_held`."""
         return lease_clock() < self._held_until
 
-    def acquired(self, asked_at: float, extend: Callable[[], Awaitable[bool]]) -> None:
+    def unreleased_for(self) -> float | None:
+        """See `Lease.unreleased_for`."""
+        return None if self._unreleased_since is None else lease_clock() - self._unreleased_since
+
+    def acquired(
+        self, asked_at: float, extend: Callable[[], Awaitable[bool]], *, unreleased_for: float | None = None
+    ) -> None:
         """Note that the store granted what was asked for at `asked_at`, by `lease_clock`, and extend it from now on.
 
-        `extend` says whether the lease was still ours, or raises `StoreError`.
+        `extend` says whether the lease was still ours, or raises `StoreError`. `unreleased_for` is how many seconds ago
+        the store last heard of a former holder that never gave the lease back, None without one.
         """
         self._held_until = asked_at + self.duration
+        self._unreleased_since = None if unreleased_for is None else lease_clock() - unreleased_for
         self._timer = asyncio.get_running_loop().call_later(
             self.duration / EXTENSIONS_PER_DURATION, self._start_extending, extend
         )
