@@ -26,7 +26,7 @@ class TestMemoryTokenStore(StoreConformance, LogoutTests):
         await self.store.aclose()
 
 
-class TestFileTokenStore(StoreConformance):
+class TestFileTokenStore(StoreConformance, LogoutTests):
     @pytest.fixture(autouse=True)
     def empty_directory(self, tmp_path: Path) -> None:
         self.directory = tmp_path / "tokens"

@@ -95,7 +95,7 @@ async def test_k17_n12_the_room_of_a_killed_holder_is_used_or_removed_by_what_co
         await store.save(KEY, StoredTokens(TokenSet("again")))
     else:
         assert await store.delete(KEY)
-    assert names_in(path.parent) == LOCKS | (set() if then == "logout" else {"alice.json"})
+    assert names_in(path.parent) == LOCKS | ({"alice.logout"} if then == "logout" else {"alice.json"})
 
 
 async def test_n12_a_logout_removes_the_temporary_file_that_a_crash_left_also_where_no_record_is(

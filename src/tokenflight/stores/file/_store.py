@@ -2,7 +2,7 @@
 
 Beside the record ``<user>.json`` lie two lock files. ``<user>.write-lock`` is held while a record is compared and
 written, for milliseconds, by a thread of the store. ``<user>.lock`` is the lease, held for as long as a renewal takes.
-Readers take no lock, because a write replaces the file as a whole.
+Readers take no lock, because a write replaces the file as a whole. For a day, ``<user>.logout`` tells of a logout.
 
 Whoever takes the lease reserves what the write of the renewed token set needs, before the provider is asked: room on
 the disk, in the temporary file of the record, and descriptors. Without these, the lease is not given, and the refresh
@@ -11,6 +11,7 @@ token is not spent.
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
@@ -22,21 +23,23 @@ from tokenflight._checks import require_kind
 from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
 from tokenflight.stores import _failures
 from tokenflight.stores._listing import listed_key
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key
 from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._limits import FileLimits
+from tokenflight.stores.file._logouts import read_logout, remove_if_over, write_logout
 from tokenflight.stores.file._names import decode_name, encode_name
 from tokenflight.stores.file._permissions import chosen_permissions, parents_of, require_safe_parents
 from tokenflight.stores.file._spares import set_descriptors_aside, write_with_spares
 from tokenflight.stores.file._threads import Operation, Threads
-from tokenflight.tokens import TokenKey
+from tokenflight.tokens import TokenKey, TokenSet
 
 T = TypeVar("T")
 
 RECORD_SUFFIX: Final = ".json"
 LEASE_SUFFIX: Final = ".lock"
 WRITE_LOCK_SUFFIX: Final = ".write-lock"
+LOGOUT_SUFFIX: Final = ".logout"
 
 SMALLEST_RESERVATION_BYTES: Final = 16 * 1024
 """The room that is reserved for a record; more if twice the present record is more."""
@@ -49,6 +52,7 @@ class _Paths(NamedTuple):
     record: str
     lease: str
     write_lock: str
+    logout: str
 
 
 class FileTokenStore(TokenStore):
@@ -194,6 +198,7 @@ class FileTokenStore(TokenStore):
         self._make_directories(files.directory)
         with self._locked(files):  # or this write could come between the comparison and the write of a replacement
             _private_files.write_file(files.record, data, self._permissions)
+            _private_files.remove_file(files.logout)  # last: it says nothing while there is a record
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version | None) -> None:
         files, data = self._files(key), self._codec.encode(key, record)
@@ -209,6 +214,9 @@ class FileTokenStore(TokenStore):
                 self._require_first_seen_directory()
             if (None if current is None else current.version) != expected:
                 raise _failures.conflict(key, expected)
+            logout = read_logout(files.logout, self._permissions) if expected is None else None
+            if logout is not None and logout.ends(record.tokens):
+                raise _failures.logged_out(key)
             _private_files.write_file(files.record, data, self._permissions)
 
     def _delete(self, key: TokenKey) -> bool:
@@ -216,7 +224,25 @@ class FileTokenStore(TokenStore):
         if not self._has_directories(files.directory) or not _private_files.exists(files.record):
             return False  # and no lock file is left behind for whatever name somebody asks for
         with self._locked(files):  # or a replacement that has just compared versions would bring the record back
-            return _private_files.remove_file(files.record)
+            if os.path.lexists(files.record):
+                # The marker first: a crash in between leaves the record, and the marker says nothing beside it. But a
+                # logout is not refused because the disk is full.
+                with suppress(OSError, StoreError):
+                    marker = LogoutMarker.of(self._tokens_in(key, files), time.time())
+                    write_logout(files.logout, marker, self._permissions)
+            try:
+                return _private_files.remove_file(files.record)
+            except OSError:
+                with suppress(OSError):
+                    _private_files.remove_file(files.logout)  # nobody was logged out
+                raise
+
+    def _tokens_in(self, key: TokenKey, files: _Paths) -> TokenSet | None:
+        """The token set in the record, None where it can't be understood."""
+        with suppress(StoreError):
+            record = self._decode(key, files)
+            return None if record is None else record.tokens
+        return None
 
     def _try_lock(self, files: _Paths) -> int | None:
         self._make_directories(files.directory)
@@ -245,7 +271,9 @@ class FileTokenStore(TokenStore):
     def _files(self, key: TokenKey) -> _Paths:
         directory = self._provider_directory(key.provider)
         stem = os.path.join(directory, encode_name(key.user_id))
-        return _Paths(directory, stem + RECORD_SUFFIX, stem + LEASE_SUFFIX, stem + WRITE_LOCK_SUFFIX)
+        return _Paths(
+            directory, stem + RECORD_SUFFIX, stem + LEASE_SUFFIX, stem + WRITE_LOCK_SUFFIX, stem + LOGOUT_SUFFIX
+        )
 
     def _provider_directory(self, provider: str) -> str:
         return os.path.join(self._directory, encode_name(provider))
@@ -321,3 +349,5 @@ def _records_in(directory: str) -> Iterator[str]:
         for entry in entries:
             if entry.name.endswith(RECORD_SUFFIX):
                 yield entry.path
+            elif entry.name.endswith(LOGOUT_SUFFIX):
+                remove_if_over(entry.path)
