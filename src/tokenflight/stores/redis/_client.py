@@ -1,6 +1,7 @@
 """redis-py as the store sees it: how a client is opened, what is used of it, and what its errors mean."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Protocol, cast
 
 from redis import exceptions
@@ -34,6 +35,15 @@ def as_client(client: Redis | RedisCluster) -> Client:
     return cast(Client, cast(object, client))
 
 
+def serves_running_loop(client: Redis | RedisCluster) -> bool:
+    """Whether no connection of `client` is open on another event loop, closed or not.
+
+    redis-py does not look: it sends the command, which the server obeys, and fails when it waits for the reply.
+    """
+    running = asyncio.get_running_loop()
+    return all(loop is running for loop in _loops_of(client))
+
+
 def open_client(url: str) -> Client:
     """A client that has not connected yet. Options in the URL win over those set here.
 
@@ -53,6 +63,20 @@ def open_client(url: str) -> Client:
     if pool is None:  # not raised in the except block: redis-py's error may quote a password
         raise ConfigurationError("client is no URL of a Redis server, such as redis://localhost:6379/0")
     return as_client(Redis.from_pool(pool))
+
+
+def _loops_of(client: Redis | RedisCluster) -> Iterator[object]:
+    """The event loop of each open connection of `client`. redis-py and asyncio keep them in private attributes."""
+    connections: list[Any] = []
+    if isinstance(client, RedisCluster):
+        for node in client.get_nodes():
+            connections += getattr(node, "_connections", ())
+    else:
+        for state in ("_available_connections", "_in_use_connections"):
+            connections += getattr(client.connection_pool, state, ())
+    for connection in connections:
+        if (reader := getattr(connection, "_reader", None)) is not None:
+            yield getattr(reader, "_loop", None)
 
 
 def error_for(exc: Exception) -> StoreError:

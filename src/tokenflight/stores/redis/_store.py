@@ -15,7 +15,7 @@ from tokenflight.errors import ConfigurationError, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
-from tokenflight.stores.redis._client import as_client, open_client
+from tokenflight.stores.redis._client import as_client, open_client, serves_running_loop
 from tokenflight.stores.redis._lease import RedisLease
 from tokenflight.stores.redis._limits import RedisLimits
 from tokenflight.stores.redis._names import KeyNames
@@ -156,7 +156,7 @@ class RedisTokenStore(TokenStore):
                 del self._sessions[ended]
             if isinstance(self._client, str):
                 client = open_client(self._client)
-            elif not self._sessions:
+            elif not self._sessions and serves_running_loop(self._client):
                 client = as_client(self._client)
             else:
                 raise _failures.wrong_event_loop("client")
