@@ -1,4 +1,4 @@
-"""Real Redis servers for tests, each in a directory of its own, and a connection to one that loses replies."""
+"""Real Redis servers for tests, each in a directory of its own, and a connection that loses replies."""
 
 import asyncio
 import atexit
@@ -107,6 +107,43 @@ def running_cluster() -> Iterator[int]:
         yield port
 
 
+@contextmanager
+def running_sentinel(primary_port: int) -> Iterator[int]:
+    """A Sentinel that watches the primary on that port, and knows its replicas, under the name ``tokens``; its port.
+
+    It fails over on its own a third of a second after the primary has gone.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="sentinel-") as directory:
+        settings = Path(directory) / "sentinel.conf"  # Sentinel writes to it
+        settings.write_text(
+            f"bind 127.0.0.1\nport {port}\ndir {directory}\nsentinel monitor tokens 127.0.0.1 {primary_port} 1\n"
+            "sentinel down-after-milliseconds tokens 300\nsentinel failover-timeout tokens 3000\n"
+        )
+        process = subprocess.Popen([_program(), str(settings), "--sentinel"], stdout=subprocess.DEVNULL)
+        try:
+            _wait_until(lambda: _replicas_known_to(port) > 0)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _replicas_known_to(sentinel_port: int) -> int:
+    with redis.Redis(port=sentinel_port, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            return sum(int(each["slave-repl-offset"]) > 0 for each in client.sentinel_slaves("tokens"))
+        except redis.ConnectionError:
+            return 0
+
+
+def _wait_until(condition: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up_at, "it takes too long"
+        time.sleep(0.02)
+
+
 def free_port() -> int:
     """A free port of the loopback interface, whose companion for a cluster's own talk, 10,000 above, is one too."""
     while True:
@@ -140,16 +177,25 @@ def _program_for_another_python() -> str:
 
 
 class LossyConnection:
-    """Stands between a client and a server. Where it is told to, the reply to a command is lost with its connection."""
+    """Stands between a client and a server, as a name of it does; loses or replaces replies where it is told to."""
 
     def __init__(self, server: RedisServer, path: Path) -> None:
         self.url = f"unix://{path}"
         self._server = server
         self._lose: Callable[[], Awaitable[object]] | None = None
+        self._instead: bytes | None = None
+
+    def lead_to(self, server: RedisServer) -> None:
+        """From now on, new connections are to `server`; those there are stay."""
+        self._server = server
 
     def lose_the_next_reply(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
         """Close the connection when the server has acted, after `meanwhile`, and let the client find out."""
         self._lose = meanwhile
+
+    def replace_the_next_reply(self, reply: bytes) -> None:
+        """Let the client have this line for the answer."""
+        self._instead = reply + b"\r\n"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_unix_connection(self._server.socket)
@@ -160,7 +206,8 @@ class LossyConnection:
                     meanwhile, self._lose = self._lose, None
                     await meanwhile()
                     return
-                writer.write(reply)
+                writer.write(self._instead or reply)
+                self._instead = None
         finally:
             requests.cancel()
             writer.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from redis import exceptions
@@ -65,6 +66,45 @@ def open_client(url: str) -> Client:
     return as_client(Redis.from_pool(pool))
 
 
+def refused_by_replica(exc: Exception) -> bool:
+    """Whether the server did nothing because it is a replica, as a primary becomes one in a failover.
+
+    Before Redis 7, the error of a command in a script is a part of the script's own.
+    """
+    if isinstance(exc, exceptions.ReadOnlyError | exceptions.MasterDownError):
+        return True
+    return isinstance(exc, exceptions.ResponseError) and "READONLY" in _reason(exc)
+
+
+async def drop_connections(client: Client) -> None:
+    """Close the connections that `client` keeps: the next one resolves the server's name, or asks Sentinel, again.
+
+    The client of a cluster has several servers, and finds the new primary itself.
+    """
+    own, pool = getattr(client, "connection", None), getattr(client, "connection_pool", None)
+    with suppress(*REDIS_ERRORS):
+        if own is not None:  # the client was made with single_connection_client
+            await own.disconnect()
+        if pool is not None:
+            # Those in use would come back to the pool. redis-py 7 closes them then. Before it, they can only be closed
+            # now, and the client sends again what they were used for.
+            can_mark = hasattr(pool, "update_active_connections_for_reconnect")
+            if can_mark:
+                await pool.update_active_connections_for_reconnect()
+            await pool.disconnect(inuse_connections=not can_mark)
+
+
+def error_for(exc: Exception) -> StoreError:
+    """The one mapping of redis-py's exceptions. Some quote the command, and commands hold tokens."""
+    if isinstance(exc, exceptions.ResponseError):
+        return _error_for_refusal(exc)
+    if isinstance(exc, _CONNECTION_ERRORS):
+        error = StoreUnavailable(f"Redis can't be reached: {exc}")
+        error.__cause__ = exc
+        return error
+    return StoreUnavailable(f"Redis failed ({type(exc).__name__})")
+
+
 def _loops_of(client: Redis | RedisCluster) -> Iterator[object]:
     """The event loop of each open connection of `client`. redis-py and asyncio keep them in private attributes."""
     connections: list[Any] = []
@@ -79,18 +119,27 @@ def _loops_of(client: Redis | RedisCluster) -> Iterator[object]:
             yield getattr(reader, "_loop", None)
 
 
-def error_for(exc: Exception) -> StoreError:
-    """The one mapping of redis-py's exceptions. Some quote the command, and commands hold tokens."""
-    if isinstance(exc, exceptions.ResponseError):
-        reason = str(exc).partition(", with args")[0]
-        if reason.startswith("WRONGTYPE"):
-            return StoreCorrupted("there is a key of another program's with the name of a record; it was left as it is")
-        return StoreUnavailable(f"Redis refused: {reason:.200}")
-    if isinstance(exc, _CONNECTION_ERRORS):
-        error = StoreUnavailable(f"Redis can't be reached: {exc}")
-        error.__cause__ = exc
-        return error
-    return StoreUnavailable(f"Redis failed ({type(exc).__name__})")
+def _error_for_refusal(exc: exceptions.ResponseError) -> StoreError:
+    reason = _reason(exc)
+    if reason.startswith("WRONGTYPE"):
+        return StoreCorrupted("there is a key of another program's with the name of a record; it was left as it is")
+    if refused_by_replica(exc):
+        return StoreUnavailable(f"Redis refused: the server is a replica, not or no longer the primary ({reason:.200})")
+    if isinstance(exc, exceptions.AskError):  # MovedError is one too
+        return StoreUnavailable(
+            "Redis refused: the server is a node of a cluster; give the store a RedisCluster client"
+        )
+    if "NOREPLICAS" in reason:
+        return StoreUnavailable(
+            "Redis refused: the primary has lost touch with its replicas, and takes no writes with fewer of them than "
+            "its min-replicas-to-write"
+        )
+    return StoreUnavailable(f"Redis refused: {reason:.200}")
+
+
+def _reason(exc: exceptions.ResponseError) -> str:
+    """What the server said, without the command."""
+    return str(exc).partition(", with args")[0]
 
 
 def no_reply(seconds: float) -> StoreUnavailable:

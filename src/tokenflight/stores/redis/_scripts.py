@@ -5,23 +5,45 @@ same as if it had run once.
 """
 
 import hashlib
-from typing import Final
+from typing import ClassVar, Final
 
 
 class Script:
-    """A Lua script and the digest by which the server knows it."""
+    """A Lua script that a primary alone runs, and the digest by which the server knows it.
+
+    A replica runs a script up to the first command that would write. After a failover, the former primary would answer
+    from what it last knew: that a record has changed, or that a lease is no longer its holder's. So each script begins
+    with `refused`, which changes nothing but is refused by a replica.
+    """
+
+    refused: ClassVar[str]
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha: str = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.text = f"""
+local refused = {self.refused}
+if type(refused) == 'table' and string.find(refused.err, 'READONLY', 1, true) then return refused end
+{text}"""
+        self.sha: str = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+class RecordScript(Script):
+    """A script on a record, which is a hash."""
+
+    refused = "redis.pcall('hdel', KEYS[1], '')"
+
+
+class LeaseScript(Script):
+    """A script on a lease, which is a string."""
+
+    refused = "redis.pcall('setrange', KEYS[1], 0, '')"
 
 
 # For a cluster: its client may send a plain read to a replica, which lags behind.
-LOAD: Final = Script("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
+LOAD: Final = RecordScript("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
 
 # `saved` is the version with which the record was last saved or created. It tells a save that is sent again from a new
 # one: the first must not undo the renewal that followed it.
-SAVE: Final = Script("""
+SAVE: Final = RecordScript("""
 local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.pcall('hget', KEYS[1], 'saved') == version then return end
 redis.call('del', KEYS[1])
@@ -30,7 +52,7 @@ if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
 """)
 
 # Returns 1 if the record was created, now or when the same creation was sent before.
-CREATE: Final = Script("""
+CREATE: Final = RecordScript("""
 local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.pcall('hget', KEYS[1], 'saved') == version then return 1 end
 if redis.call('exists', KEYS[1]) == 1 then return 0 end
@@ -40,7 +62,7 @@ return 1
 """)
 
 # Returns 1 if the record was replaced, now or when the same replacement was sent before.
-REPLACE: Final = Script("""
+REPLACE: Final = RecordScript("""
 local version, record, lifetime, expected = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local current = redis.pcall('hget', KEYS[1], 'version')
 if current == version then return 1 end
@@ -52,7 +74,7 @@ return 1
 
 # Returns nothing if the lease is ours now. Otherwise the milliseconds for which another owner has it; a negative number
 # means that it has no end.
-ACQUIRE: Final = Script("""
+ACQUIRE: Final = LeaseScript("""
 local owner, duration = ARGV[1], ARGV[2]
 if redis.call('set', KEYS[1], owner, 'nx', 'px', duration) then return end
 if redis.pcall('get', KEYS[1]) == owner then return end
@@ -60,14 +82,14 @@ return redis.call('pttl', KEYS[1])
 """)
 
 # Returns 1 if the lease was still ours and has been extended.
-EXTEND: Final = Script("""
+EXTEND: Final = LeaseScript("""
 local owner, duration = ARGV[1], ARGV[2]
 if redis.pcall('get', KEYS[1]) ~= owner then return 0 end
 return redis.call('pexpire', KEYS[1], duration)
 """)
 
 # An access list may forbid us to publish. Then waiters learn of the release when they next ask.
-RELEASE: Final = Script("""
+RELEASE: Final = LeaseScript("""
 local owner, channel = ARGV[1], ARGV[2]
 if redis.pcall('get', KEYS[1]) ~= owner then return end
 redis.call('del', KEYS[1])

@@ -16,7 +16,15 @@ from redis import exceptions
 
 from tokenflight.errors import StoreError
 from tokenflight.stores._cancellation import shielded_result, wait_briefly
-from tokenflight.stores.redis._client import REDIS_ERRORS, Client, decoded, error_for, no_reply
+from tokenflight.stores.redis._client import (
+    REDIS_ERRORS,
+    Client,
+    decoded,
+    drop_connections,
+    error_for,
+    no_reply,
+    refused_by_replica,
+)
 from tokenflight.stores.redis._limits import RedisLimits
 from tokenflight.stores.redis._scripts import Script
 
@@ -91,6 +99,8 @@ class Session:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._drops = 0  # how often the connections were closed because one led to a replica
+        self._dropping = asyncio.Lock()  # lets all who were refused wait for one of them to close the connections
 
     async def run(self, script: Script, name: str, *arguments: str | bytes | int) -> Any:
         """The reply to `script` on the key `name`: one round trip, or two where the server does not know the script.
@@ -181,7 +191,8 @@ class Session:
             pass
         return await self._call("EVAL", script.text, 1, name, *arguments)
 
-    async def _call(self, *command: str | bytes | int) -> Any:
+    async def _call(self, *command: str | bytes | int, is_last_try: bool = False) -> Any:
+        drops = self._drops
         try:
             # NEVER_DECODE: bytes also from an app's client that decodes what it reads.
             return await self._client.execute_command(*command, NEVER_DECODE=True)
@@ -189,8 +200,15 @@ class Session:
             raise
         except REDIS_ERRORS as exc:
             error = error_for(exc)
+            is_refused_by_replica = refused_by_replica(exc)
         # Outside the except block, so that redis-py's error, which may quote the command, does not become its context.
-        raise error
+        if is_last_try or not is_refused_by_replica:
+            raise error
+        async with self._dropping:
+            if self._drops == drops:  # otherwise the connection of this command was closed with others since
+                self._drops += 1  # before the await: commands that begin now get other connections
+                await drop_connections(self._client)
+        return await self._call(*command, is_last_try=True)
 
     async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
         command = self._start(work)
