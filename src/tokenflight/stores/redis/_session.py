@@ -138,13 +138,12 @@ class Session:
                 raise error_for(exc) from exc
             yield decoded(name)
 
-    async def eviction_policy(self) -> str | None:
-        """What the server does when it is out of memory, or None if it does not tell or has no limit."""
+    async def server_info(self) -> dict[str, Any]:
+        """What the server, or one of a cluster's, tells about itself; nothing if it must not or can't."""
         try:
-            memory = await self._run_to_end(self._client.info("memory"))
+            return await self._run_to_end(self._client.info())
         except (*REDIS_ERRORS, StoreError):
-            return None
-        return str(memory["maxmemory_policy"]) if memory.get("maxmemory") and "maxmemory_policy" in memory else None
+            return {}
 
     @contextmanager
     def notified_of_release(self, name: str) -> Iterator[asyncio.Event]:

@@ -15,6 +15,7 @@ from tokenflight.errors import ConfigurationError, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
+from tokenflight.stores.redis._advice import advice_on
 from tokenflight.stores.redis._client import as_client, open_client, serves_running_loop
 from tokenflight.stores.redis._lease import RedisLease
 from tokenflight.stores.redis._limits import RedisLimits
@@ -39,7 +40,7 @@ class RedisTokenStore(TokenStore):
 
     A write is as durable as the server's persistence makes it when it replies (``appendonly yes``, and
     ``appendfsync always`` for surviving a power cut). The store does not wait for replicas, so that a failover can
-    lose the last writes and leases.
+    lose the last writes and leases; set ``min-replicas-to-write 1``.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class RedisTokenStore(TokenStore):
         lifetime = 0.0 if record_lifetime is None else _checked_duration("record_lifetime", record_lifetime)
         self._lifetime_milliseconds = round(lifetime * 1000)
         self._limits = _limits
-        self._eviction_checked = False
+        self._server_checked = False
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._guard = threading.Lock()  # guards the sessions: event loops in several threads may share the store
 
@@ -78,7 +79,7 @@ class RedisTokenStore(TokenStore):
             reply = await session.run(LOAD, name)
         else:
             reply = await session.call("HMGET", name, "version", "record")
-        await self._check_eviction()
+        await self._check_server()
         version, data = reply
         if version is None and data is None:
             return None
@@ -103,7 +104,7 @@ class RedisTokenStore(TokenStore):
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`. If the reply is lost and the command sent again, it says that there was none."""
         deleted = await self._session().call("DEL", self._names.record(key))
-        await self._check_eviction()
+        await self._check_server()
         return bool(deleted)
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
@@ -130,7 +131,7 @@ class RedisTokenStore(TokenStore):
         if not await lease.acquire(timeout):
             raise _failures.lease_timeout(key, timeout)
         try:
-            await self._check_eviction()
+            await self._check_server()
             yield lease
         except BaseException:
             with suppress(StoreError):  # the error in the body is the one to report
@@ -142,7 +143,7 @@ class RedisTokenStore(TokenStore):
         data, name = self._codec.encode(key, record), self._names.record(key)
         session = self._session()
         reply = await session.run(script, name, record.version, data, self._lifetime_milliseconds, *arguments)
-        await self._check_eviction()
+        await self._check_server()
         return reply
 
     def _session(self) -> Session:
@@ -165,23 +166,17 @@ class RedisTokenStore(TokenStore):
             )
             return session
 
-    async def _check_eviction(self) -> None:
-        """Warn once if Redis may drop keys to free memory.
+    async def _check_server(self) -> None:
+        """Warn once if Redis may lose records or leases: short of memory, or in a failover.
 
         Called after a reply: asked first, a server that is down would be waited for twice.
         """
-        if self._eviction_checked:
+        if self._server_checked:
             return
-        self._eviction_checked = True  # before the await, so that concurrent calls do not ask and warn too
-        policy = await self._session().eviction_policy()
-        if policy is None or policy == "noeviction":
-            return
-        if policy.startswith("volatile-") and not self._lifetime_milliseconds:
-            lost = "a lease, and with it the right of one process alone to renew a user's tokens"
-        else:
-            lost = "a user's tokens, who then has to log in again, or the lease on them"
-        advice = "Redis has the maxmemory-policy %s: short of memory, it may drop %s. Set it to noeviction."
-        log(logging.WARNING, advice, policy, lost)
+        self._server_checked = True  # before the await, so that concurrent calls do not ask and warn too
+        server = await self._session().server_info()
+        for advice in advice_on(server, records_expire=self._lifetime_milliseconds > 0):
+            log(logging.WARNING, advice)
 
 
 def _checked_duration(name: str, value: float) -> float:
