@@ -221,6 +221,20 @@ async def test_h1_too_few_replicas_is_told_as_such(store: RedisTokenStore, prima
     assert await store.load(KEY) == OLD
 
 
+async def test_h1_a_former_primary_that_has_lost_its_replicas_but_not_heard_of_its_successor_is_left(
+    store: RedisTokenStore, connection: LossyConnection, primary: RedisServer, successor: RedisServer
+) -> None:
+    await store.save(KEY, OLD)
+    await fill_pool(store)
+    fail_over(connection, primary, successor)
+    with primary.client() as client:
+        client.replicaof("NO", "ONE")
+        client.config_set("min-replicas-to-write", 1)
+    await store.replace(KEY, renewed := StoredTokens(TokenSet("new")), expected=OLD.version)
+    assert await store.load(KEY) == renewed
+    await take(store, timeout=0)
+
+
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -228,7 +242,6 @@ async def test_h1_too_few_replicas_is_told_as_such(store: RedisTokenStore, prima
         (b"-ASK 3999 127.0.0.1:6381", "give the store a RedisCluster client"),
         (b"-TRYAGAIN Multiple keys request during rehashing of slot", "Multiple keys request"),
         (b"-CLUSTERDOWN Hash slot not served", "Hash slot not served"),
-        (b"-NOREPLICAS Not enough good replicas to write. script: 71, on @user_script:1.", "min-replicas-to-write"),
         (b"-MISCONF Redis is configured to save RDB snapshots", "MISCONF"),
     ],
     ids=lambda value: value[1:8].decode() if isinstance(value, bytes) else "",
@@ -252,9 +265,10 @@ async def test_h1_a_refusal_is_an_error_that_says_what_to_do(
         b"-READONLY You can't write against a read only replica. script: 7b555b, on @user_script:1.",
         b"-ERR Error running script (call to f_7b): @user_script:1: @user_script: 1: -READONLY You can't write",
         b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        b"-NOREPLICAS Not enough good replicas to write. script: 71, on @user_script:1.",
         b"-LOADING Redis is loading the dataset in memory",
     ],
-    ids=["plain", "script_of_redis_7", "script_of_redis_6", "masterdown", "loading"],
+    ids=["plain", "script_of_redis_7", "script_of_redis_6", "masterdown", "noreplicas", "loading"],
 )
 async def test_h1_each_word_for_a_server_that_cannot_serve_now_leads_to_one_more_try(
     connection: LossyConnection, primary: RedisServer, reply: bytes

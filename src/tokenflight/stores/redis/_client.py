@@ -76,6 +76,11 @@ def refused_by_replica(exc: Exception) -> bool:
     return isinstance(exc, exceptions.ResponseError) and "READONLY" in _reason(exc)
 
 
+def refused_by_former_primary(exc: Exception) -> bool:
+    """Whether the server did nothing because another may be the primary: it is a replica, or has lost its replicas."""
+    return refused_by_replica(exc) or _has_lost_replicas(exc)
+
+
 async def drop_connections(client: Client) -> None:
     """Close the connections that `client` keeps: the next one resolves the server's name, or asks Sentinel, again.
 
@@ -129,12 +134,17 @@ def _error_for_refusal(exc: exceptions.ResponseError) -> StoreError:
         return StoreUnavailable(
             "Redis refused: the server is a node of a cluster; give the store a RedisCluster client"
         )
-    if "NOREPLICAS" in reason:
+    if _has_lost_replicas(exc):
         return StoreUnavailable(
             "Redis refused: the primary has lost touch with its replicas, and takes no writes with fewer of them than "
             "its min-replicas-to-write"
         )
     return StoreUnavailable(f"Redis refused: {reason:.200}")
+
+
+def _has_lost_replicas(exc: Exception) -> bool:
+    """Whether the server counts its replicas before a write, and has too few."""
+    return isinstance(exc, exceptions.ResponseError) and "NOREPLICAS" in _reason(exc)
 
 
 def _reason(exc: exceptions.ResponseError) -> str:

@@ -23,7 +23,7 @@ from tokenflight.stores.redis._client import (
     drop_connections,
     error_for,
     no_reply,
-    refused_by_replica,
+    refused_by_former_primary,
 )
 from tokenflight.stores.redis._limits import RedisLimits
 from tokenflight.stores.redis._scripts import Script
@@ -99,7 +99,7 @@ class Session:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._drops = 0  # how often the connections were closed because one led to a replica
+        self._drops = 0  # how often the connections were closed because one led to a former primary
         self._dropping = asyncio.Lock()  # lets all who were refused wait for one of them to close the connections
 
     async def run(self, script: Script, name: str, *arguments: str | bytes | int) -> Any:
@@ -199,9 +199,9 @@ class Session:
             raise
         except REDIS_ERRORS as exc:
             error = error_for(exc)
-            is_refused_by_replica = refused_by_replica(exc)
+            is_repeatable = refused_by_former_primary(exc)
         # Outside the except block, so that redis-py's error, which may quote the command, does not become its context.
-        if is_last_try or not is_refused_by_replica:
+        if is_last_try or not is_repeatable:
             raise error
         async with self._dropping:
             if self._drops == drops:  # otherwise the connection of this command was closed with others since
