@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio import sentinel as sentinels
 
-from kit.redis_server import RedisServer, lossy_connection, running_server
+from kit.redis_server import RedisServer, free_port, lossy_connection, running_server
 from kit.stores import KEY, keys_of, take
 from tokenflight import (
     StoredTokens,
@@ -17,6 +18,7 @@ from tokenflight import (
 from tokenflight.stores.redis import RedisTokenStore
 from tokenflight.stores.redis._limits import RedisLimits
 
+Sentinel: Any = sentinels.Sentinel  # its methods have no types
 TOKENS: Final = TokenSet("access-secret", expires_at=1_800_000_000, refresh_token="refresh-secret")
 
 
@@ -214,3 +216,15 @@ async def test_l1_no_error_says_a_token_a_password_or_a_url() -> None:
         assert "secret" not in repr(store)
         await store.aclose()
         await locked_out.aclose()
+
+
+async def test_l1_an_error_about_sentinels_that_can_not_be_reached_says_no_password_of_theirs() -> None:
+    sentinel = Sentinel([("127.0.0.1", free_port())], sentinel_kwargs={"password": "pass-secret"})
+    async with sentinel.master_for("tokens", password="word-secret") as client:
+        store = RedisTokenStore(client)
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.load(KEY)
+        await store.aclose()
+    assert str(caught.value) == "Redis can't be reached: No master found for 'tokens'"
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None

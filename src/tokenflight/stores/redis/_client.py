@@ -9,6 +9,7 @@ from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialWithJitterBackoff
 
 from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError, StoreUnavailable
@@ -103,6 +104,9 @@ def error_for(exc: Exception) -> StoreError:
     """The one mapping of redis-py's exceptions. Some quote the command, and commands hold tokens."""
     if isinstance(exc, exceptions.ResponseError):
         return _error_for_refusal(exc)
+    if isinstance(exc, MasterNotFoundError):
+        # Not the rest, nor the error as the cause: from older versions of redis-py, it shows the password of Sentinel.
+        return StoreUnavailable(f"Redis can't be reached: {str(exc).partition(' : ')[0]}")
     if isinstance(exc, _CONNECTION_ERRORS):
         error = StoreUnavailable(f"Redis can't be reached: {exc}")
         error.__cause__ = exc
