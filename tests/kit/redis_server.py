@@ -62,6 +62,12 @@ class RedisServer:
         assert self._process is not None
         self._process.wait(20)
 
+    @property
+    def port(self) -> int:
+        """Where it listens beside the socket, if it was told to."""
+        with self.client() as client:
+            return int(client.config_get("port")["port"])
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """It takes what it is sent but does nothing."""
@@ -108,33 +114,52 @@ def running_cluster() -> Iterator[int]:
 
 
 @contextmanager
-def running_sentinel(primary_port: int) -> Iterator[int]:
-    """A Sentinel that watches the primary on that port, and knows its replicas, under the name ``tokens``; its port.
+def running_pair() -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A primary and its replica, which is in step with it; each listens on its `port` too."""
+    port = free_port()
+    with (
+        running_server(*_listening(port)) as primary,
+        running_server(*_listening(free_port()), "--replicaof", "127.0.0.1", str(port)) as replica,
+    ):
+        with primary.client() as to_primary, replica.client() as to_replica:
+            to_primary.set("first", "write")
+            _wait_until(lambda: to_replica.get("first"))
+            to_primary.delete("first")
+        yield primary, replica
+
+
+@contextmanager
+def running_sentinel(primary: RedisServer) -> Iterator[int]:
+    """A Sentinel that watches the primary under the name ``tokens``, and knows its replica; the port of it.
 
     It fails over on its own a third of a second after the primary has gone.
     """
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="sentinel-") as directory:
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
         settings = Path(directory) / "sentinel.conf"  # Sentinel writes to it
         settings.write_text(
-            f"bind 127.0.0.1\nport {port}\ndir {directory}\nsentinel monitor tokens 127.0.0.1 {primary_port} 1\n"
+            f"bind 127.0.0.1\nport {port}\ndir {directory}\nsentinel monitor tokens 127.0.0.1 {primary.port} 1\n"
             "sentinel down-after-milliseconds tokens 300\nsentinel failover-timeout tokens 3000\n"
         )
         process = subprocess.Popen([_program(), str(settings), "--sentinel"], stdout=subprocess.DEVNULL)
         try:
-            _wait_until(lambda: _replicas_known_to(port) > 0)
+            with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
+                _wait_until(lambda: _knows_replica(client))
             yield port
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _replicas_known_to(sentinel_port: int) -> int:
-    with redis.Redis(port=sentinel_port, retry=Retry(NoBackoff(), 0)) as client:
-        try:
-            return sum(int(each["slave-repl-offset"]) > 0 for each in client.sentinel_slaves("tokens"))
-        except redis.ConnectionError:
-            return 0
+def _knows_replica(sentinel: redis.Redis) -> bool:
+    try:
+        return any(int(each["slave-repl-offset"]) for each in sentinel.sentinel_slaves("tokens"))
+    except redis.ConnectionError:
+        return False
+
+
+def _listening(port: int) -> tuple[str, ...]:
+    return ("--bind", "127.0.0.1", "--port", str(port))
 
 
 def _wait_until(condition: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """What the tests of all stores share."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tokenflight import LeaseTimeout, TokenKey, TokenStore
@@ -34,3 +34,10 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `condition`, which has to be awaited, says yes."""
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

@@ -70,10 +70,13 @@ def open_client(url: str) -> Client:
 def refused_by_replica(exc: Exception) -> bool:
     """Whether the server did nothing because it is a replica, as a primary becomes one in a failover.
 
-    Before Redis 7, the error of a command in a script is a part of the script's own.
+    Before Redis 7, the error of a command in a script is a part of the script's own. Connections that Sentinel told of
+    have an error of their own.
     """
     if isinstance(exc, exceptions.ReadOnlyError | exceptions.MasterDownError):
         return True
+    if isinstance(exc, exceptions.ConnectionError):
+        return "previous master is now a slave" in str(exc)
     return isinstance(exc, exceptions.ResponseError) and "READONLY" in _reason(exc)
 
 
