@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
@@ -209,6 +209,7 @@ class LossyConnection:
         self._server = server
         self._lose: Callable[[], Awaitable[object]] | None = None
         self._instead: bytes | None = None
+        self._serving: set[asyncio.Task[Any] | None] = set()  # or they would be collected while they wait
 
     def lead_to(self, server: RedisServer) -> None:
         """From now on, new connections are to `server`; those there are stay."""
@@ -223,6 +224,7 @@ class LossyConnection:
         self._instead = reply + b"\r\n"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.add(asyncio.current_task())
         from_server, to_server = await asyncio.open_unix_connection(self._server.socket)
         requests = asyncio.create_task(self._pass_on(reader, to_server))
         try:
