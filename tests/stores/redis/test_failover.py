@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from kit.redis_server import LossyConnection, RedisServer, free_port, lossy_connection, running_server
-from kit.stores import KEY, is_free, take, until
+from kit.stores import KEY, is_free, keys_of, take, until
 from tokenflight import StoredTokens, StoreUnavailable, TokenKey, TokenSet
 from tokenflight.stores.redis import RedisTokenStore
 
@@ -192,6 +192,18 @@ async def test_h1_a_replica_that_has_lost_its_primary_and_shows_nothing_is_left(
         client.config_set("replica-serve-stale-data", "no")
     fail_over(connection, primary, successor)
     assert await store.load(KEY) == OLD
+
+
+async def test_h1_listing_the_users_leaves_a_replica_that_shows_nothing_for_the_next_time(
+    store: RedisTokenStore, connection: LossyConnection, primary: RedisServer, successor: RedisServer
+) -> None:
+    await store.save(KEY, OLD)
+    with primary.client() as client:
+        client.config_set("replica-serve-stale-data", "no")
+    fail_over(connection, primary, successor)
+    with pytest.raises(StoreUnavailable, match="is a replica"):
+        await keys_of(store)
+    assert await keys_of(store) == [KEY]
 
 
 async def test_h1_the_app_can_use_its_client_while_the_store_leaves_a_replica(

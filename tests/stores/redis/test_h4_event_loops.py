@@ -1,9 +1,11 @@
 """Clients of the app's that were used on another event loop before."""
 
 import asyncio
+from typing import Any, Final
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import sentinel as sentinels
 
 from kit import redis_next_loop_process
 from kit.redis_server import RedisServer
@@ -12,7 +14,8 @@ from kit.workers import line_of, worker
 from tokenflight import ConfigurationError, StoredTokens, TokenSet
 from tokenflight.stores.redis import RedisTokenStore
 
-SAVED = StoredTokens(TokenSet("on the first event loop"))
+Sentinel: Any = sentinels.Sentinel  # its methods have no types
+SAVED: Final = StoredTokens(TokenSet("on the first event loop"))
 
 
 @pytest.mark.parametrize("first_user", ["store", "app"])
@@ -48,6 +51,17 @@ async def test_h4_a_client_whose_store_was_closed_is_still_refused_on_another_ev
             await asyncio.to_thread(asyncio.run, store.load(KEY))
         assert caught.value.code == "wrong_event_loop"
         assert await store.load(KEY) == SAVED
+
+
+async def test_h4_a_client_whose_sentinel_has_connections_of_another_event_loop_is_refused(server: RedisServer) -> None:
+    async with Redis(unix_socket_path=str(server.socket)) as watcher:
+        sentinel = Sentinel([])
+        sentinel.sentinels = [watcher]
+        await watcher.ping()
+        async with sentinel.master_for("tokens") as client:
+            with pytest.raises(ConfigurationError) as caught:
+                await asyncio.to_thread(asyncio.run, RedisTokenStore(client).load(KEY))
+    assert caught.value.code == "wrong_event_loop"
 
 
 def test_h4_a_client_that_the_app_closes_with_each_event_loop_serves_the_next_also_when_the_app_was_there_first(

@@ -222,9 +222,10 @@ async def test_l1_an_error_about_sentinels_that_can_not_be_reached_says_no_passw
     sentinel = Sentinel([("127.0.0.1", free_port())], sentinel_kwargs={"password": "pass-secret"})
     async with sentinel.master_for("tokens", password="word-secret") as client:
         store = RedisTokenStore(client)
-        with pytest.raises(StoreUnavailable) as caught:
-            await store.load(KEY)
+        for operation in (store.load(KEY), keys_of(store)):
+            with pytest.raises(StoreUnavailable) as caught:
+                await operation
+            assert str(caught.value) == "Redis can't be reached: No master found for 'tokens'"
+            assert caught.value.__cause__ is None
+            assert caught.value.__context__ is None
         await store.aclose()
-    assert str(caught.value) == "Redis can't be reached: No master found for 'tokens'"
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None

@@ -124,8 +124,10 @@ def _loops_of(client: Redis | RedisCluster) -> Iterator[object]:
         for node in client.get_nodes():
             connections += getattr(node, "_connections", ())
     else:
-        for state in ("_available_connections", "_in_use_connections"):
-            connections += getattr(client.connection_pool, state, ())
+        sentinel = getattr(client.connection_pool, "sentinel_manager", None)
+        for each in (client, *getattr(sentinel, "sentinels", ())):
+            connections += getattr(each.connection_pool, "_available_connections", ())
+            connections += getattr(each.connection_pool, "_in_use_connections", ())
     for connection in connections:
         if (reader := getattr(connection, "_reader", None)) is not None:
             yield getattr(reader, "_loop", None)

@@ -8,7 +8,7 @@ for each waiter would need a connection for each, and a channel for each lease o
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
 
@@ -121,21 +121,10 @@ class Session:
         """The names of all keys that match `pattern`."""
         names = aiter(self._client.scan_iter(match=pattern, count=KEYS_PER_SCAN))
         while True:
-            timeout = asyncio.timeout(self._limits.search_timeout_seconds)
             try:
-                async with timeout:
-                    name = await anext(names)
+                name = await self._next_of(names)
             except StopAsyncIteration:
                 return
-            except UnicodeDecodeError:
-                raise StoreError(
-                    "a key of another program's has a name that is no text, where this store's records should be; "
-                    "give the store a client that does not decode responses"
-                ) from None
-            except REDIS_ERRORS as exc:
-                if timeout.expired():
-                    raise no_reply(self._limits.search_timeout_seconds) from None
-                raise error_for(exc) from exc
             yield decoded(name)
 
     async def server_info(self) -> dict[str, Any]:
@@ -203,11 +192,33 @@ class Session:
         # Outside the except block, so that redis-py's error, which may quote the command, does not become its context.
         if is_last_try or not is_repeatable:
             raise error
+        await self._drop_connections(drops)
+        return await self._call(*command, is_last_try=True)
+
+    async def _next_of(self, names: AsyncIterator[str | bytes]) -> str | bytes:
+        drops = self._drops
+        timeout = asyncio.timeout(self._limits.search_timeout_seconds)
+        try:
+            async with timeout:
+                return await anext(names)
+        except UnicodeDecodeError:
+            raise StoreError(
+                "a key of another program's has a name that is no text, where this store's records should be; "
+                "give the store a client that does not decode responses"
+            ) from None
+        except REDIS_ERRORS as exc:
+            error = no_reply(self._limits.search_timeout_seconds) if timeout.expired() else error_for(exc)
+            is_repeatable = refused_by_former_primary(exc)
+        if is_repeatable:  # by the caller: the search has to begin anew
+            await self._drop_connections(drops)
+        raise error
+
+    async def _drop_connections(self, drops: int) -> None:
+        """Close the client's connections, which led to a former primary when they had been closed `drops` times."""
         async with self._dropping:
             if self._drops == drops:  # otherwise the connection of this command was closed with others since
                 self._drops += 1  # before the await: commands that begin now get other connections
                 await drop_connections(self._client)
-        return await self._call(*command, is_last_try=True)
 
     async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
         command = self._start(work)
