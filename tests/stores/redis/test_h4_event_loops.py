@@ -19,11 +19,11 @@ SAVED: Final = StoredTokens(TokenSet("on the first event loop"))
 
 
 @pytest.mark.parametrize("first_user", ["store", "app"])
-@pytest.mark.parametrize("kind", ["redis", "single", "cluster"])
+@pytest.mark.parametrize("kind", ["redis", "single", pytest.param("cluster", marks=pytest.mark.long)])
 async def test_h4_a_client_with_connections_of_a_closed_event_loop_is_refused_at_each_call_and_sent_nothing(
-    server: RedisServer, cluster_port: int, kind: str, first_user: str
+    server: RedisServer, request: pytest.FixtureRequest, kind: str, first_user: str
 ) -> None:
-    url = f"redis://127.0.0.1:{cluster_port}" if kind == "cluster" else server.url
+    url = f"redis://127.0.0.1:{request.getfixturevalue('cluster_port')}" if kind == "cluster" else server.url
     async with worker(redis_next_loop_process, kind, url, first_user) as process:
         assert await line_of(process) == ", ".join(["wrong_event_loop"] * 6)
     if kind != "cluster":

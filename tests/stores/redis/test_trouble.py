@@ -7,6 +7,8 @@ from typing import Any, Final
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio import sentinel as sentinels
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from kit.redis_server import RedisServer, free_port, lossy_connection, running_server
 from kit.stores import KEY, keys_of, take
@@ -219,7 +221,9 @@ async def test_l1_no_error_says_a_token_a_password_or_a_url() -> None:
 
 
 async def test_l1_an_error_about_sentinels_that_can_not_be_reached_says_no_password_of_theirs() -> None:
-    sentinel = Sentinel([("127.0.0.1", free_port())], sentinel_kwargs={"password": "pass-secret"})
+    sentinel = Sentinel(
+        [("127.0.0.1", free_port())], sentinel_kwargs={"password": "pass-secret", "retry": Retry(NoBackoff(), 0)}
+    )
     async with sentinel.master_for("tokens", password="word-secret") as client:
         store = RedisTokenStore(client)
         for operation in (store.load(KEY), keys_of(store)):
