@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -169,13 +169,33 @@ def _wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+@contextmanager
+def running_cluster_with_replica() -> Iterator[list[RedisServer]]:
+    """A cluster: three primaries, and last the replica of the first, which replaces it half a second after it died."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--cluster-replica-validity-factor", "0")
+    with ExitStack() as running:
+        nodes = [running.enter_context(running_server(*_listening(free_port()), *options)) for _ in range(4)]
+        clients = [running.enter_context(node.client()) for node in nodes]
+        for number, client in enumerate(clients[:3]):
+            client.execute_command("CLUSTER ADDSLOTS", *range(number * SLOTS // 3, (number + 1) * SLOTS // 3))
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        for node in nodes[1:]:
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", node.port)
+        first = clients[0].execute_command("CLUSTER MYID")
+        _wait_until(lambda: all(len(client.execute_command("CLUSTER NODES")) == 4 for client in clients))
+        clients[3].execute_command("CLUSTER REPLICATE", first)
+        _wait_until(lambda: clients[3].info("replication")["master_link_status"] == "up")
+        _wait_until(lambda: all(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for client in clients))
+        yield nodes
+
+
 def free_port() -> int:
     """A free port of the loopback interface, whose companion for a cluster's own talk, 10,000 above, is one too."""
     while True:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as companion, suppress(OSError, OverflowError):
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port < 55_000:
+            companion.bind(("127.0.0.1", port + 10_000))
             return port
 
 
