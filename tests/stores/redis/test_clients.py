@@ -6,7 +6,7 @@ import threading
 from typing import Any, Final
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 
 from kit.redis_commands import until_waiting
 from kit.redis_server import RedisServer
@@ -14,6 +14,7 @@ from kit.stores import KEY, keys_of, take, until
 from tokenflight import (
     ConfigurationError,
     StoredTokens,
+    StoreUnavailable,
     TokenKey,
     TokenSet,
 )
@@ -160,3 +161,22 @@ async def test_a_server_that_may_drop_keys_is_warned_of_once(
     warnings = [each for each in caplog.records if each.name == "tokenflight" and each.levelno == logging.WARNING]
     assert len(warnings) == (words is not None)
     assert (words or "") in caplog.text
+
+
+class ClosedWhileSending(UnixDomainSocketConnection):
+    """A connection that another task closes while a script is sent on it, as the client of a cluster does."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if b"EVALSHA" in b"".join(command):
+            self.closing = asyncio.create_task(self.disconnect(nowait=True))
+        await super().send_packed_command(command, check_health)
+
+
+async def test_a_connection_that_is_closed_while_a_command_is_sent_is_trouble_with_the_store(
+    server: RedisServer,
+) -> None:
+    pool = ConnectionPool(connection_class=ClosedWhileSending, path=str(server.socket))
+    async with Redis.from_pool(pool) as client:
+        store = RedisTokenStore(client)
+        with pytest.raises(StoreUnavailable, match="can't be reached"):
+            await store.save(KEY, StoredTokens(TOKENS))

@@ -18,7 +18,8 @@ MAX_CONNECTIONS: Final = 32
 SOCKET_TIMEOUT_SECONDS: Final = 5.0
 MAX_RESENDS: Final = 3
 
-REDIS_ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+REDIS_ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, AttributeError)
+"""The last is what redis-py raises where one task closes a connection on which another one sends."""
 _CONNECTION_ERRORS: Final = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 
 
@@ -114,6 +115,8 @@ def error_for(exc: Exception) -> StoreError:
         error = StoreUnavailable(f"Redis can't be reached: {exc}")
         error.__cause__ = exc
         return error
+    if isinstance(exc, AttributeError):
+        return StoreUnavailable("Redis can't be reached: its client closed the connection while it was used")
     return StoreUnavailable(f"Redis failed ({type(exc).__name__})")
 
 
