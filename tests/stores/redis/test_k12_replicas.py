@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
+from redis.asyncio import RedisCluster
 
 from kit.redis_server import RedisServer
-from kit.stores import KEY, until
+from kit.stores import KEY, keys_of, take, until
+from tokenflight import StoredTokens, StoreUnavailable, TokenKey, TokenSet
 from tokenflight.stores.redis import RedisTokenStore
 
 
@@ -79,3 +81,51 @@ async def test_k12_a_user_of_the_server_who_must_not_ask_it_can_use_the_store_al
         assert await store.load(KEY) is None
         await store.aclose()
     assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize("operation", ["save", "create", "replace", "delete", "acquire"])
+async def test_k12_a_primary_that_has_lost_its_replicas_writes_nothing(
+    server: RedisServer, store: RedisTokenStore, operation: str
+) -> None:
+    await store.save(KEY, old := StoredTokens(TokenSet("old")))
+    new = StoredTokens(TokenSet("new"))
+    operations: dict[str, Callable[[], Awaitable[object]]] = {
+        "save": lambda: store.save(KEY, new),
+        "create": lambda: store.replace(TokenKey("idp", "bob"), new, expected=None),
+        "replace": lambda: store.replace(KEY, new, expected=old.version),
+        "delete": lambda: store.delete(KEY),
+        "acquire": lambda: take(store, timeout=0),
+    }
+    with min_replicas_to_write(server, 1):
+        with pytest.raises(StoreUnavailable, match="min-replicas-to-write"):
+            await operations[operation]()
+        assert await keys_of(store) == [KEY]
+        assert await store.load(KEY) == old
+        assert server.client().keys("*:lease") == []
+    await operations[operation]()
+
+
+async def test_k12_a_lease_that_a_primary_without_replicas_can_not_extend_lapses(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    hasty = RedisTokenStore(server.url, lease_duration=0.3)
+    async with hasty.lease(KEY, timeout=0) as lease:
+        with min_replicas_to_write(server, 1):
+            await until(lambda: not lease.is_held())
+    await take(store)
+    await hasty.aclose()
+
+
+@pytest.mark.long
+async def test_k12_a_cluster_that_has_lost_its_replicas_is_still_read(cluster_port: int) -> None:
+    async with RedisCluster(host="127.0.0.1", port=cluster_port) as client:
+        store = RedisTokenStore(client)
+        await store.save(KEY, record := StoredTokens(TokenSet("old")))
+        await client.config_set("min-replicas-to-write", 1)
+        try:
+            assert await store.load(KEY) == record
+            with pytest.raises(StoreUnavailable, match="min-replicas-to-write"):
+                await store.save(KEY, StoredTokens(TokenSet("new")))
+        finally:
+            await client.config_set("min-replicas-to-write", 0)
+        await store.aclose()

@@ -7,6 +7,19 @@ same as if it had run once.
 import hashlib
 from typing import ClassVar, Final
 
+# Redis 7 holds scripts to the server's min-replicas-to-write. Before it, a primary that a failover is about to replace
+# goes on writing what will be lost. INFO has this line if the setting is not 0. After INFO, which is not the same on a
+# replica, a script may write only if what it does is replicated, rather than the script.
+_REFUSED_WITHOUT_REPLICAS: Final = """
+if not redis.REDIS_VERSION_NUM and redis.replicate_commands then
+    redis.replicate_commands()
+    local replication = redis.pcall('info', 'replication')
+    if type(replication) == 'string' and string.find(replication, 'min_slaves_good_slaves:0', 1, true) then
+        return redis.error_reply('NOREPLICAS Not enough good replicas to write.')
+    end
+end
+"""
+
 
 class Script:
     """A Lua script that a primary alone runs, and the digest by which the server knows it.
@@ -18,8 +31,9 @@ class Script:
 
     refused: ClassVar[str]
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, writes: bool = True) -> None:
         self.text = f"""
+{_REFUSED_WITHOUT_REPLICAS if writes else ""}
 local refused = {self.refused}
 if type(refused) == 'table' and string.find(refused.err, 'READONLY', 1, true) then return refused end
 {text}"""
@@ -39,7 +53,7 @@ class LeaseScript(Script):
 
 
 # For a cluster: its client may send a plain read to a replica, which lags behind.
-LOAD: Final = RecordScript("return redis.pcall('hmget', KEYS[1], 'version', 'record')")
+LOAD: Final = RecordScript("return redis.pcall('hmget', KEYS[1], 'version', 'record')", writes=False)
 
 # `saved` is the version with which the record was last saved or created. It tells a save that is sent again from a new
 # one: the first must not undo the renewal that followed it.
