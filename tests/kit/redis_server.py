@@ -230,14 +230,38 @@ class LossyConnection:
         self._lose: Callable[[], Awaitable[object]] | None = None
         self._instead: bytes | None = None
         self._serving: set[asyncio.Task[Any] | None] = set()  # or they would be collected while they wait
+        self._replies_before = 0
+        self._requests_before: int | None = None
+        self._kept_back: bytes | None = None
 
     def lead_to(self, server: RedisServer) -> None:
         """From now on, new connections are to `server`; those there are stay."""
         self._server = server
 
-    def lose_the_next_reply(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
-        """Close the connection when the server has acted, after `meanwhile`, and let the client find out."""
-        self._lose = meanwhile
+    def lose_the_next_reply(self, meanwhile: Callable[[], Awaitable[object]], *, after: int = 0) -> None:
+        """Close the connection when the server has acted, after `meanwhile`, and let the client find out.
+
+        So many replies come through before.
+        """
+        self._lose, self._replies_before = meanwhile, after
+
+    def keep_back_the_next_request(self, *, after: int = 0) -> None:
+        """Keep a request from the server until it is delivered, once so many have come through."""
+        self._requests_before = after
+
+    @property
+    def keeps_one_back(self) -> bool:
+        """Whether a request has been kept back."""
+        return self._kept_back is not None
+
+    async def deliver(self) -> None:
+        """Let the server have the request that was kept back, and answer it."""
+        assert self._kept_back is not None
+        reader, writer = await asyncio.open_unix_connection(self._server.socket)
+        writer.write(self._kept_back)
+        await reader.read(65536)
+        writer.close()
+        self._kept_back = None
 
     def replace_the_next_reply(self, reply: bytes) -> None:
         """Let the client have this line for the answer."""
@@ -249,7 +273,9 @@ class LossyConnection:
         requests = asyncio.create_task(self._pass_on(reader, to_server))
         try:
             while reply := await from_server.read(65536):
-                if self._lose is not None:
+                if self._lose is not None and self._replies_before:
+                    self._replies_before -= 1
+                elif self._lose is not None:
                     meanwhile, self._lose = self._lose, None
                     await meanwhile()
                     return
@@ -262,7 +288,11 @@ class LossyConnection:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await reader.read(65536):
-            writer.write(request)
+            if self._requests_before is None or self._requests_before > 0:
+                writer.write(request)
+                self._requests_before = None if self._requests_before is None else self._requests_before - 1
+            else:
+                self._kept_back, self._requests_before = request, None
         writer.close()
 
 

@@ -16,6 +16,7 @@ from tokenflight import (
 from tokenflight.stores.codec import RecordCodec
 from tokenflight.stores.redis import RedisTokenStore
 from tokenflight.testing.conformance import StoreConformance
+from tokenflight.testing.conformance._logouts import LogoutTests
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def named_url() -> Iterator[str]:
 
 
 @over_codecs
-class TestRedisTokenStore(StoreConformance):
+class TestRedisTokenStore(StoreConformance, LogoutTests):
     @pytest.fixture(autouse=True)
     def new_prefix(self, named_url: str, codec: RecordCodec) -> None:
         self.url = named_url
@@ -44,7 +45,7 @@ class TestRedisTokenStore(StoreConformance):
 
 
 @pytest.mark.long
-class TestRedisTokenStoreOnACluster(StoreConformance):
+class TestRedisTokenStoreOnACluster(StoreConformance, LogoutTests):
     @pytest.fixture(autouse=True)
     def new_prefix(self, cluster_port: int) -> None:
         self.port = cluster_port

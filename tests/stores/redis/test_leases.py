@@ -226,7 +226,7 @@ async def test_time_that_passes_before_the_lease_is_given_counts(server: RedisSe
 async def test_x7_the_lease_of_a_killed_process_is_free_after_its_duration(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
-    async with worker(redis_store_worker, server.url) as holder:
+    async with worker(redis_store_worker, server.url, "1") as holder:
         assert await line_of(holder) == "held"
         assert not await is_free(store)
         holder.kill()

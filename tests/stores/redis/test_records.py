@@ -31,16 +31,18 @@ from tokenflight.testing import FakeProvider
 TOKENS: Final = TokenSet("access-secret", expires_at=1_800_000_000, refresh_token="refresh-secret")
 RECORD: Final = "tokenflight:{idp:alice}:tokens"
 LEASE: Final = "tokenflight:{idp:alice}:lease"
+HOLDERS: Final = "tokenflight:{idp:alice}:holders"
 
 
-async def test_a_record_is_one_hash_and_its_lease_one_key_beside_it(
+async def test_a_record_is_one_hash_and_its_lease_and_holders_are_keys_beside_it(
     server: RedisServer, store: RedisTokenStore
 ) -> None:
     await store.save(KEY, record := StoredTokens(TOKENS))
     with server.client() as client:
         async with store.lease(KEY, timeout=0):
-            assert sorted(client.keys()) == [LEASE.encode(), RECORD.encode()]
-            assert 0 < client.pttl(LEASE) <= 60_000
+            assert sorted(client.keys()) == sorted([LEASE.encode(), HOLDERS.encode(), RECORD.encode()])
+            assert 0 < client.pttl(LEASE) <= 7_000
+            assert 0 < client.pttl(HOLDERS) <= 3_607_000
         assert client.keys() == [RECORD.encode()]
         assert client.pttl(RECORD) == -1
         assert client.hget(RECORD, "version") == record.version.encode()

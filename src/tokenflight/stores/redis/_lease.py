@@ -3,27 +3,31 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from tokenflight.errors import StoreError
 from tokenflight.stores._timed_lease import TimedLease, lease_clock
 from tokenflight.stores.redis._limits import RedisLimits
-from tokenflight.stores.redis._scripts import ACQUIRE, EXTEND, RELEASE
+from tokenflight.stores.redis._names import KeyNames
+from tokenflight.stores.redis._scripts import ACQUIRE, EXTEND, RELEASE, Script
 from tokenflight.stores.redis._session import Command, Session
 from tokenflight.tokens import TokenKey
 
+REMEMBERED_SECONDS: Final = 3600.0
+"""For how long the server remembers a holder that it hears of no more."""
+
 
 class RedisLease(TimedLease):
-    """A lease on `key` under the name `name` in Redis."""
+    """A lease on `key`, under the name that `names` has for it in Redis."""
 
-    __slots__ = ("_limits", "_name", "_session")
+    __slots__ = ("_limits", "_names", "_session")
 
     def __init__(
-        self, key: TokenKey, duration: float, session: Callable[[], Session], name: str, limits: RedisLimits
+        self, key: TokenKey, duration: float, session: Callable[[], Session], names: KeyNames, limits: RedisLimits
     ) -> None:
         super().__init__(key, duration)
         self._session = session  # called each time: the store may be closed and opened again while the lease is held
-        self._name = name
+        self._names = names.lease(key), names.holders(key)
         self._limits = limits
 
     async def acquire(self, timeout: float) -> bool:
@@ -35,7 +39,7 @@ class RedisLease(TimedLease):
             return True
         if timeout <= 0:
             return False
-        with self._session().notified_of_release(self._name) as released:
+        with self._session().notified_of_release(self._names[0]) as released:
             while retry_in is not None and (left := deadline - loop.time()) > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, retry_in)):
@@ -53,25 +57,30 @@ class RedisLease(TimedLease):
         """Take the lease if it is free; otherwise say in how many seconds to try again."""
         asked_at = lease_clock()
         try:
-            left = await self._session().run(ACQUIRE, self._name, self.owner, _milliseconds(self.duration))
+            granted, milliseconds = await self._run(ACQUIRE)
         except asyncio.CancelledError:
             await self._start_release().wait_briefly()  # the server may have given us the lease
             raise
         except StoreError:
             self._start_release()  # for the same reason; not waited for, because it will hardly fare better
             raise
-        if left is not None:
+        seconds = milliseconds / 1000 if milliseconds >= 0 else None
+        if not granted:
             poll = self._limits.poll_seconds
-            return min(left / 1000 + 0.001, poll) if left >= 0 else poll
-        self.acquired(asked_at, self._extend_once)
+            return poll if seconds is None else min(seconds + 0.001, poll)
+        self.acquired(asked_at, self._extend_once, unreleased_for=seconds)
         return None
 
     async def _extend_once(self) -> bool:
-        return bool(await self._session().run(EXTEND, self._name, self.owner, _milliseconds(self.duration)))
+        return bool(await self._run(EXTEND))
+
+    async def _run(self, script: Script) -> Any:
+        remembered = _milliseconds(REMEMBERED_SECONDS + self.duration)
+        return await self._session().run(script, self._names, self.owner, _milliseconds(self.duration), remembered)
 
     def _start_release(self) -> Command[Any]:
         session = self._session()
-        return session.start(RELEASE, self._name, self.owner, session.channel)
+        return session.start(RELEASE, self._names, self.owner, session.channel)
 
 
 def _milliseconds(seconds: float) -> int:

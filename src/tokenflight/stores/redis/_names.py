@@ -22,6 +22,14 @@ class KeyNames:
         """The name of the lease on `key`."""
         return f"{self._stem(key)}:lease"
 
+    def logout(self, key: TokenKey) -> str:
+        """The name of what a logout of `key` leaves behind."""
+        return f"{self._stem(key)}:logout"
+
+    def holders(self, key: TokenKey) -> str:
+        """The name of those who have taken the lease on `key` and not given it back."""
+        return f"{self._stem(key)}:holders"
+
     def pattern(self, provider: str | None) -> str:
         """A pattern that matches the records of one provider or of all."""
         return f"{self.prefix}:{{{'*' if provider is None else _encode(provider)}:*}}:tokens"
@@ -36,7 +44,7 @@ class KeyNames:
         return key if self.record(key) == name else None
 
     def _stem(self, key: TokenKey) -> str:
-        # A cluster hashes what is in braces: the record and its lease are on the same node.
+        # A cluster hashes what is in braces: all keys of a user are on the same node.
         return f"{self.prefix}:{{{_encode(key.provider)}:{_encode(key.user_id)}}}"
 
 

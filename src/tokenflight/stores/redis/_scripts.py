@@ -1,4 +1,13 @@
-"""What the server does in one step: the Lua scripts, each on the one key it is given.
+"""What the server does in one step: the Lua scripts.
+
+Up to four keys belong to a user, all in one slot of a cluster. The *record* is a hash with the record and its version,
+and, of the last login or creation, the version (``saved``) and the ticket. The *logout* is what stays of a record that
+was deleted: a ticket, whether there was a record, and the marker's members. The *lease* is the name of its owner. The
+*holders* are a hash of all who have taken the lease since a record was last written and have not given it back, with
+the time at which the server last heard of each, in milliseconds.
+
+A login or logout takes a *ticket* first: a number larger than that of every login or logout which has landed. It lands
+only while that is so: one that was late in the network, and which a later one has overtaken, changes nothing.
 
 redis-py sends a command again when the connection breaks before the reply. So each script may run twice, and does the
 same as if it had run once.
@@ -52,59 +61,112 @@ class LeaseScript(Script):
     refused = "redis.pcall('setrange', KEYS[1], 0, '')"
 
 
+_LANDED: Final = """
+local function landed()
+  local saved = tonumber(redis.pcall('hget', KEYS[1], 'ticket')) or 0
+  return math.max(saved, tonumber(redis.pcall('hget', KEYS[2], 'ticket')) or 0)
+end
+"""
+"""The largest ticket of what has landed on the record, KEYS[1], or on the logout, KEYS[2]."""
+
 # For a cluster: its client may send a plain read to a replica, which lags behind.
 LOAD: Final = RecordScript("return redis.pcall('hmget', KEYS[1], 'version', 'record')", writes=False)
 
-# `saved` is the version with which the record was last saved or created. It tells a save that is sent again from a new
-# one: the first must not undo the renewal that followed it.
-SAVE: Final = RecordScript("""
-local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if redis.pcall('hget', KEYS[1], 'saved') == version then return end
-redis.call('del', KEYS[1])
-redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record)
+# On the record and the logout. Returns a ticket, the version and the record.
+LOOK: Final = RecordScript(f"""{_LANDED}
+local time = redis.call('time')
+local ticket = math.max(time[1] * 1000000 + time[2], landed() + 1)
+local found = redis.pcall('hmget', KEYS[1], 'version', 'record')
+return {{string.format('%.0f', ticket), found[1] or false, found[2] or false}}
+""")
+
+# On the record, the logout and the holders. `saved` is the version with which the record was last saved or created. It
+# tells a save that is sent again from a new one: the first must not undo the renewal that followed it.
+SAVE: Final = RecordScript(f"""{_LANDED}
+local version, record, lifetime, ticket = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+if redis.pcall('hget', KEYS[1], 'saved') == version or tonumber(ticket) <= landed() then return end
+redis.call('del', KEYS[1], KEYS[2], KEYS[3])
+redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record, 'ticket', ticket)
 if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
 """)
 
-# Returns 1 if the record was created, now or when the same creation was sent before.
+# On the record, the logout and the holders. Returns 1 if the record was created, now or when the same creation was sent
+# before; 0 if one is there; the marker of a logout, unless it is the one whose ticket the caller has seen.
 CREATE: Final = RecordScript("""
-local version, record, lifetime = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local version, record, lifetime, seen = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.pcall('hget', KEYS[1], 'saved') == version then return 1 end
 if redis.call('exists', KEYS[1]) == 1 then return 0 end
+local logout = redis.call('hmget', KEYS[2], 'ticket', 'digest', 'ended_at')
+if logout[3] and logout[1] ~= seen then return logout end
+redis.call('del', KEYS[3])
 redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record)
 if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
 return 1
 """)
 
-# Returns 1 if the record was replaced, now or when the same replacement was sent before.
+# On the record and the holders. Returns 1 if the record was replaced, now or when the same replacement was sent before.
 REPLACE: Final = RecordScript("""
 local version, record, lifetime, expected = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local current = redis.pcall('hget', KEYS[1], 'version')
 if current == version then return 1 end
 if current ~= expected then return 0 end
+redis.call('del', KEYS[2])
 redis.call('hset', KEYS[1], 'version', version, 'record', record)
 if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) else redis.call('persist', KEYS[1]) end
 return 1
 """)
 
-# Returns nothing if the lease is ours now. Otherwise the milliseconds for which another owner has it; a negative number
-# means that it has no end.
-ACQUIRE: Final = LeaseScript("""
-local owner, duration = ARGV[1], ARGV[2]
-if redis.call('set', KEYS[1], owner, 'nx', 'px', duration) then return end
-if redis.pcall('get', KEYS[1]) == owner then return end
-return redis.call('pttl', KEYS[1])
+# On the record, the logout and the holders. Returns 1 if there was a record, and 0 if there was none or a later login
+# or logout has landed, just as when the same deletion was sent before; -1 if the record is not the one expected.
+DELETE: Final = RecordScript(f"""{_LANDED}
+local ticket, expected, lifetime, digest, ended_at = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+if redis.call('hget', KEYS[2], 'ticket') == ticket then return tonumber(redis.call('hget', KEYS[2], 'existed')) end
+if tonumber(ticket) <= landed() then return 0 end
+local existed = redis.call('exists', KEYS[1])
+local current = redis.pcall('hget', KEYS[1], 'version')
+if existed == 1 and type(current) == 'string' and current ~= expected then return -1 end
+redis.call('del', KEYS[1], KEYS[2], KEYS[3])
+redis.call('hset', KEYS[2], 'ticket', ticket, 'existed', existed)
+if existed == 1 then redis.call('hset', KEYS[2], 'digest', digest, 'ended_at', ended_at) end
+redis.call('pexpire', KEYS[2], existed == 1 and lifetime or ARGV[6])
+return existed
 """)
 
-# Returns 1 if the lease was still ours and has been extended.
+# On the lease and its holders. Returns 1 and for how many milliseconds another holder has not been heard of, or a
+# negative number without one, if the lease is ours now. Otherwise 0 and the milliseconds for which another owner has
+# it; a negative number means that it has no end.
+ACQUIRE: Final = LeaseScript("""
+local owner, duration, remembered = ARGV[1], ARGV[2], ARGV[3]
+if not redis.call('set', KEYS[1], owner, 'nx', 'px', duration) and redis.pcall('get', KEYS[1]) ~= owner then
+  return {0, redis.call('pttl', KEYS[1])}
+end
+local time = redis.call('time')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local holders, silent = redis.call('hgetall', KEYS[2]), -1
+for n = 1, #holders, 2 do
+  local ago = math.max(now - tonumber(holders[n + 1]), 0)
+  if holders[n] ~= owner and (silent < 0 or ago < silent) then silent = ago end
+end
+redis.call('hset', KEYS[2], owner, string.format('%.0f', now))
+redis.call('pexpire', KEYS[2], remembered)
+return {1, silent}
+""")
+
+# On the lease and its holders. Returns 1 if the lease was still ours and has been extended.
 EXTEND: Final = LeaseScript("""
-local owner, duration = ARGV[1], ARGV[2]
+local owner, duration, remembered = ARGV[1], ARGV[2], ARGV[3]
 if redis.pcall('get', KEYS[1]) ~= owner then return 0 end
+local time = redis.call('time')
+redis.call('hset', KEYS[2], owner, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+redis.call('pexpire', KEYS[2], remembered)
 return redis.call('pexpire', KEYS[1], duration)
 """)
 
-# An access list may forbid us to publish. Then waiters learn of the release when they next ask.
+# On the lease and its holders. An access list may forbid us to publish. Then waiters learn of the release when they
+# next ask.
 RELEASE: Final = LeaseScript("""
 local owner, channel = ARGV[1], ARGV[2]
+redis.call('hdel', KEYS[2], owner)
 if redis.pcall('get', KEYS[1]) ~= owner then return end
 redis.call('del', KEYS[1])
 redis.pcall('publish', channel, KEYS[1])

@@ -8,7 +8,7 @@ for each waiter would need a connection for each, and a channel for each lease o
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
 
@@ -102,20 +102,20 @@ class Session:
         self._drops = 0  # how often the connections were closed because one led to a former primary
         self._dropping = asyncio.Lock()  # lets all who were refused wait for one of them to close the connections
 
-    async def run(self, script: Script, name: str, *arguments: str | bytes | int) -> Any:
-        """The reply to `script` on the key `name`: one round trip, or two where the server does not know the script.
+    async def run(self, script: Script, names: Sequence[str], *arguments: str | bytes | int) -> Any:
+        """The reply to `script` on the keys `names`: one round trip, or two where the server does not know the script.
 
         Cancelled or not, the script has ended when this ends.
         """
-        return await self._run_to_end(self._run(script, name, *arguments))
+        return await self._run_to_end(self._run(script, names, *arguments))
 
     async def call(self, *command: str | bytes | int) -> Any:
         """The reply to `command`, as `run` gives it."""
         return await self._run_to_end(self._call(*command))
 
-    def start(self, script: Script, name: str, *arguments: str | bytes | int) -> Command[Any]:
+    def start(self, script: Script, names: Sequence[str], *arguments: str | bytes | int) -> Command[Any]:
         """Run `script` whether the caller waits for it or not."""
-        return self._start(self._run(script, name, *arguments))
+        return self._start(self._run(script, names, *arguments))
 
     async def scan(self, pattern: str) -> AsyncGenerator[str, None]:
         """The names of all keys that match `pattern`."""
@@ -172,12 +172,12 @@ class Session:
         if self._owned:
             await self._client.aclose()  # last: the tasks above use its connections
 
-    async def _run(self, script: Script, name: str, *arguments: str | bytes | int) -> Any:
+    async def _run(self, script: Script, names: Sequence[str], *arguments: str | bytes | int) -> Any:
         try:
-            return await self._call("EVALSHA", script.sha, 1, name, *arguments)
+            return await self._call("EVALSHA", script.sha, len(names), *names, *arguments)
         except exceptions.NoScriptError:
             pass
-        return await self._call("EVAL", script.text, 1, name, *arguments)
+        return await self._call("EVAL", script.text, len(names), *names, *arguments)
 
     async def _call(self, *command: str | bytes | int, is_last_try: bool = False) -> Any:
         drops = self._drops

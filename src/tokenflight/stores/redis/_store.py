@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Final
 
@@ -11,32 +12,42 @@ from redis.asyncio import Redis, RedisCluster
 
 from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight._log import log
-from tokenflight.errors import ConfigurationError, StoreError
+from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
 from tokenflight.stores import _failures
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.base import (
+    LOGOUT_MARKER_SECONDS,
+    Lease,
+    LogoutMarker,
+    StoredTokens,
+    TokenStore,
+    Version,
+)
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.redis._advice import advice_on
 from tokenflight.stores.redis._client import as_client, open_client, serves_running_loop
 from tokenflight.stores.redis._lease import RedisLease
 from tokenflight.stores.redis._limits import RedisLimits
 from tokenflight.stores.redis._names import KeyNames
-from tokenflight.stores.redis._scripts import CREATE, LOAD, REPLACE, SAVE, Script
+from tokenflight.stores.redis._scripts import CREATE, DELETE, LOAD, LOOK, REPLACE, SAVE, Script
 from tokenflight.stores.redis._session import Session
-from tokenflight.tokens import TokenKey
+from tokenflight.tokens import TokenKey, TokenSet
 
 MIN_DURATION_SECONDS: Final = 0.001
 MAX_DURATION_SECONDS: Final = 100 * 365 * 86_400
 """Redis counts in milliseconds, and takes no more of them than fit its clock."""
 
+LATEST_PACKET_SECONDS: Final = 1200.0
+"""For how long a packet may be late: longer than TCP sends it again before it gives up."""
+
 
 class RedisTokenStore(TokenStore):
-    """One hash a user, and one key for the lease on it, on a Redis server or cluster.
+    """One hash a user, and keys beside it for the lease and for what a logout leaves, on a Redis server or cluster.
 
     `client` is a client of redis-py, which stays the caller's and serves one event loop, or a URL (``redis://``,
     ``rediss://``, ``unix://``), for which each event loop that uses the store gets a client of its own.
-    `lease_duration` is how many seconds the lease of a dead holder keeps others waiting; it has to be longer than any
-    pause of a living one. `record_lifetime` is after how many seconds without a write a record vanishes; None: never.
-    Names are percent-encoded, `prefix` too.
+    `lease_duration` is how many seconds the lease of a dead holder keeps others waiting. A living one extends it; if it
+    stands still for longer, it loses the lease. `record_lifetime` is after how many seconds without a write a record
+    vanishes; None: never. Names are percent-encoded, `prefix` too.
 
     A write is as durable as the server's persistence makes it when it replies (``appendonly yes``, and
     ``appendfsync always`` for surviving a power cut). The store does not wait for replicas, so that a failover can
@@ -48,7 +59,7 @@ class RedisTokenStore(TokenStore):
         client: Redis | RedisCluster | str,
         *,
         prefix: str = "tokenflight",
-        lease_duration: float = 60.0,
+        lease_duration: float = 7.0,
         codec: RecordCodec = JSONCodec(),  # noqa: B008 - it has no state
         record_lifetime: float | None = None,
         _limits: RedisLimits = RedisLimits(),  # noqa: B008 - it is frozen
@@ -76,7 +87,7 @@ class RedisTokenStore(TokenStore):
         session, name = self._session(), self._names.record(key)
         reply: list[bytes | None]
         if isinstance(self._client, RedisCluster):
-            reply = await session.run(LOAD, name)
+            reply = await session.run(LOAD, (name,))
         else:
             reply = await session.call("HMGET", name, "version", "record")
         await self._check_server()
@@ -89,23 +100,34 @@ class RedisTokenStore(TokenStore):
         return record
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
-        """See `TokenStore.save`."""
-        await self._write(SAVE, key, record)
+        """See `TokenStore.save`. It takes two round trips, as a deletion does."""
+        ticket, _, _ = await self._look(key)
+        names = self._names.record(key), self._names.logout(key), self._names.holders(key)
+        await self._write(SAVE, names, key, record, ticket)
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
         if expected is None:
-            written = await self._write(CREATE, key, record)
-        else:
-            written = await self._write(REPLACE, key, record, expected)
-        if not written:
+            await self._create(key, record)
+            return
+        names = self._names.record(key), self._names.holders(key)
+        if not await self._write(REPLACE, names, key, record, expected):
             raise _failures.conflict(key, expected)
 
     async def delete(self, key: TokenKey) -> bool:
-        """See `TokenStore.delete`. If the reply is lost and the command sent again, it says that there was none."""
-        deleted = await self._session().call("DEL", self._names.record(key))
-        await self._check_server()
-        return bool(deleted)
+        """See `TokenStore.delete`."""
+        names = self._names.record(key), self._names.logout(key), self._names.holders(key)
+        while True:
+            ticket, version, data = await self._look(key)
+            marker = LogoutMarker.of(self._tokens_in(key, data), time.time())
+            arguments = (
+                *(ticket, version or b"", _milliseconds(LOGOUT_MARKER_SECONDS)),
+                *(marker.digest or "", repr(marker.ended_at), _milliseconds(LATEST_PACKET_SECONDS)),
+            )
+            existed = await self._session().run(DELETE, names, *arguments)
+            if existed >= 0:
+                return bool(existed)
+            # Another process has written the record since: the marker has to tell of that one.
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`. It lapses when the holder dies, or can't reach Redis, for `lease_duration`."""
@@ -127,7 +149,7 @@ class RedisTokenStore(TokenStore):
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        lease = RedisLease(key, self._lease_duration, self._session, self._names.lease(key), self._limits)
+        lease = RedisLease(key, self._lease_duration, self._session, self._names, self._limits)
         if not await lease.acquire(timeout):
             raise _failures.lease_timeout(key, timeout)
         try:
@@ -139,10 +161,33 @@ class RedisTokenStore(TokenStore):
             raise
         await lease.release()
 
-    async def _write(self, script: Script, key: TokenKey, record: StoredTokens, *arguments: str) -> object:
-        data, name = self._codec.encode(key, record), self._names.record(key)
-        session = self._session()
-        reply = await session.run(script, name, record.version, data, self._lifetime_milliseconds, *arguments)
+    async def _look(self, key: TokenKey) -> tuple[bytes, bytes | None, bytes | None]:
+        """A ticket for a login or logout of `key`, and the version and the record that are there."""
+        names = self._names.record(key), self._names.logout(key)
+        ticket, version, data = await self._session().run(LOOK, names)
+        await self._check_server()
+        return ticket, version, data
+
+    async def _create(self, key: TokenKey, record: StoredTokens) -> None:
+        names, seen = (self._names.record(key), self._names.logout(key), self._names.holders(key)), b""
+        while isinstance(reply := await self._write(CREATE, names, key, record, seen), list):
+            seen, digest, ended_at = reply
+            if LogoutMarker(float(ended_at), (digest or b"").decode() or None).ends(record.tokens):
+                raise _failures.logged_out(key)
+        if not reply:
+            raise _failures.conflict(key, None)
+
+    def _tokens_in(self, key: TokenKey, data: bytes | None) -> TokenSet | None:
+        """The token set in `data`, None where there is none or it can't be understood."""
+        with suppress(StoreCorrupted):
+            return None if data is None else self._codec.decode(key, data).tokens
+        return None
+
+    async def _write(
+        self, script: Script, names: Sequence[str], key: TokenKey, record: StoredTokens, *arguments: str | bytes
+    ) -> object:
+        data, session = self._codec.encode(key, record), self._session()
+        reply = await session.run(script, names, record.version, data, self._lifetime_milliseconds, *arguments)
         await self._check_server()
         return reply
 
@@ -177,6 +222,10 @@ class RedisTokenStore(TokenStore):
         server = await self._session().server_info()
         for advice in advice_on(server, records_expire=self._lifetime_milliseconds > 0):
             log(logging.WARNING, advice)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _checked_duration(name: str, value: float) -> float:
