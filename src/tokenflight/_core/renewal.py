@@ -136,7 +136,8 @@ class Renewal:
             # Before looking at pauses: a caller has to learn that it takes a login, paused or not.
             tokens = None if self._record is None else self._record.tokens
             self._state.provider.require_refresh_token(self._key.user_id, tokens)
-        if (obstacle := self._state.blocked_by(self._key)) is not None:
+        obstacle = self._state.blocked_by(self._key)
+        if obstacle is not None and not isinstance(obstacle, LeaseTimeout):  # that one says nothing about the provider
             return Outcome(self._record, obstacle)
         return await self._renew()
 
@@ -202,6 +203,8 @@ class Renewal:
         with suppress(LeaseTimeout):
             return await lease_stack.enter_async_context(self._state.records.lease(self._key, wait=False))
         place.give_back()  # another holder is renewing this user: waiting for it keeps no place from other users
+        if isinstance(obstacle := self._state.blocked_by(self._key), LeaseTimeout):
+            raise obstacle  # a caller has waited for this holder in vain: the next ones only look
         try:
             return await lease_stack.enter_async_context(self._state.records.lease(self._key, wait=True))
         except LeaseTimeout:
@@ -262,7 +265,8 @@ class Renewal:
                 return None
             if self._flight.detached:
                 return Outcome(self._record)  # a login or logout has released the waiters
-            if (obstacle := self._state.blocked_by(self._key)) is not None:
+            obstacle = self._state.blocked_by(self._key)
+            if obstacle is not None and not isinstance(obstacle, LeaseTimeout):
                 return Outcome(self._record, obstacle)  # another user's flight failed while this one waited
             self._state.backoff.begin(self, time.time())  # with no await since the look at the pauses
             self._flight.must_finish = True  # the reply may hold the only refresh token that is not spent
@@ -347,10 +351,10 @@ class Renewal:
         record, user_id = self._record, self._key.user_id
         is_served = self._state.judge(user_id, self._goal.tokens_in(record)) is not Freshness.EXPIRED
         is_about_provider = isinstance(error, TokenRefreshError) and not isinstance(error, ReauthenticationRequired)
-        if error is not self._paused_for and (is_served or is_about_provider):
-            self._state.begin_pause(
-                user_id, error
-            )  # also if detached: the flight that waits for the lease must not ask at once
+        is_stuck = isinstance(error, LeaseTimeout)  # the next caller would wait for the same holder, and as long
+        if error is not self._paused_for and (is_served or is_about_provider or is_stuck):
+            # Also if detached: the flight that waits for the lease must not ask at once.
+            self._state.begin_pause(user_id, error)
         self._event = self._make_event(RenewalFailed, error=type(error).__name__, code=error.code, served=is_served)
         return Outcome(record, error)
 
