@@ -125,6 +125,7 @@ def running_pair() -> Iterator[tuple[RedisServer, RedisServer]]:
             to_primary.set("first", "write")
             _wait_until(lambda: to_replica.get("first"))
             to_primary.delete("first")
+            _wait_until(lambda: to_primary.info("replication")["slave0"]["state"] == "online")
         yield primary, replica
 
 

@@ -17,11 +17,9 @@ import hashlib
 from typing import ClassVar, Final
 
 # Redis 7 holds scripts to the server's min-replicas-to-write. Before it, a primary that a failover is about to replace
-# goes on writing what will be lost. INFO has this line if the setting is not 0. After INFO, which is not the same on a
-# replica, a script may write only if what it does is replicated, rather than the script.
+# goes on writing what will be lost. INFO has this line if the setting is not 0.
 _REFUSED_WITHOUT_REPLICAS: Final = """
-if not redis.REDIS_VERSION_NUM and redis.replicate_commands then
-    redis.replicate_commands()
+if not redis.REDIS_VERSION_NUM then
     local replication = redis.pcall('info', 'replication')
     if type(replication) == 'string' and string.find(replication, 'min_slaves_good_slaves:0', 1, true) then
         return redis.error_reply('NOREPLICAS Not enough good replicas to write.')
