@@ -1,6 +1,6 @@
 """The errors that several stores raise, worded in one place."""
 
-from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted
+from tokenflight.errors import ConfigurationError, LeaseTimeout, StoreConflict, StoreCorrupted, StoreUnavailable
 from tokenflight.stores.base import Version
 from tokenflight.tokens import TokenKey
 
@@ -22,6 +22,11 @@ def logged_out(key: TokenKey) -> StoreConflict:
         f"user {key.user_id!r} has logged out at {key.provider} since this token set was issued; nothing was written",
         code="logged_out",
     )
+
+
+def came_and_went(key: TokenKey) -> StoreUnavailable:
+    """Other processes made and removed a record again and again while one was written."""
+    return StoreUnavailable(f"the row of user {key.user_id!r} at {key.provider} came and went", code="contended")
 
 
 def unreadable(key: TokenKey, error: StoreCorrupted) -> StoreCorrupted:

@@ -14,6 +14,7 @@ from tokenflight import (
 )
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.testing.conformance import StoreConformance
+from tokenflight.testing.conformance._logouts import LogoutTests
 
 EACH_CODEC: Final = [
     pytest.param(codec, id=type(codec).__name__, marks=() if isinstance(codec, JSONCodec) else pytest.mark.long)
@@ -21,7 +22,7 @@ EACH_CODEC: Final = [
 ]
 
 
-class SQLConformance(StoreConformance):
+class SQLConformance(StoreConformance, LogoutTests):
     """The shipped suite on a database."""
 
     database: Database

@@ -1,5 +1,6 @@
 """What happens between the statements of one operation, and when a statement runs twice."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -7,13 +8,15 @@ import pytest
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from kit.sql_database import Database, Driver
-from kit.stores import KEY, is_free
+from kit.stores import KEY, is_free, keys_of
 from tokenflight import (
     StoreConflict,
     StoredTokens,
     StoreUnavailable,
     TokenSet,
 )
+from tokenflight.stores import LogoutMarker
+from tokenflight.stores.sql._logouts import marker_text
 
 
 class Repeating(Driver):
@@ -70,7 +73,7 @@ async def test_x10_a_first_login_between_the_statements_of_a_release_stays_and_t
         """A login comes when the lease could not be released with the record: there was none."""
 
         async def after(self, statement: str, changed_rows: int) -> bool:
-            if "SET lease_owner" in statement and "record IS NOT NULL" in statement:
+            if "SET lease_until=CASE" in statement and "record IS NOT NULL" in statement:
                 assert changed_rows == 0
                 await other.save(KEY, login)
             return False
@@ -82,39 +85,50 @@ async def test_x10_a_first_login_between_the_statements_of_a_release_stays_and_t
         assert await is_free(other)
 
 
-async def test_a_delete_between_whose_statements_the_lease_is_released_leaves_no_row(database: Database) -> None:
-    class Releasing(Driver):
-        """The lease ends when the row could not be deleted because of it, before its record is."""
+async def test_a_delete_between_whose_statements_the_record_is_renewed_ends_what_is_there_then(
+    database: Database,
+) -> None:
+    renewed = StoredTokens(TokenSet("renewed", refresh_token="renewed"))
+
+    class Renewing(Driver):
+        """A renewal comes when the record has been read, before it is removed."""
+
+        renewals = 0
 
         async def before(self, statement: str) -> None:
-            if statement.startswith("UPDATE"):
-                await held.__aexit__(None, None, None)
+            if statement.startswith("UPDATE") and not self.renewals:
+                self.renewals += 1
+                await other.replace(KEY, renewed, expected=login.version)
 
-    async with database.opened() as other, database.opened_through(Releasing()) as store:
-        await other.save(KEY, StoredTokens(TokenSet("one")))
-        held = other.lease(KEY, timeout=0)
-        await held.__aenter__()
+    async with database.opened() as other, database.opened_through(Renewing()) as store:
+        await other.save(KEY, login := StoredTokens(TokenSet("login", refresh_token="login")))
         assert await store.delete(KEY) is True
-    assert await database.count_rows() == 0
-
-
-async def test_a_delete_that_happened_is_told_though_the_row_could_not_be_removed(database: Database) -> None:
-    class FailingAtTheEnd(Driver):
-        """The database goes down once the record is gone."""
-
-        deletes = 0
-
-        async def before(self, statement: str) -> None:
-            self.deletes += statement.startswith("DELETE")
-            if self.deletes == 2:
-                raise OSError("down")
-
-    driver = FailingAtTheEnd()
-    async with database.opened() as other, database.opened_through(driver) as store, other.lease(KEY, timeout=0):
-        await other.save(KEY, StoredTokens(TokenSet("one")))
-        assert await store.delete(KEY) is True
-        assert driver.deletes == 2
         assert await other.load(KEY) is None
+        with pytest.raises(StoreConflict) as caught:
+            await other.replace(KEY, StoredTokens(renewed.tokens), expected=None)
+        assert caught.value.code == "logged_out"
+
+
+async def test_a_delete_that_is_run_again_says_that_there_was_a_record(database: Database) -> None:
+    async with database.opened() as other, database.opened_through(Repeating()) as store:
+        await other.save(KEY, StoredTokens(TokenSet("one")))
+        assert await store.delete(KEY) is True
+        assert await store.delete(KEY) is False
+
+
+async def test_k5_a_marker_whose_day_is_over_goes_when_the_users_are_listed(database: Database) -> None:
+    async with database.opened() as store:
+        await store.save(KEY, StoredTokens(TokenSet("one", refresh_token="one")))
+        await store.delete(KEY)
+        assert await keys_of(store) == []
+        assert await database.count_rows() == 1
+        long_ago = marker_text(LogoutMarker(time.time() - 86_401, None))
+        await database.run(f"update {{table}} set version = '{long_ago}'")
+        await store.replace(KEY, StoredTokens(TokenSet("two", refresh_token="one")), expected=None)
+        await store.delete(KEY)
+        await database.run(f"update {{table}} set version = '{long_ago}'")
+        assert await keys_of(store) == []
+        assert await database.count_rows() == 0
 
 
 @pytest.mark.parametrize("creates", [False, True], ids=["a save", "a creation"])
@@ -127,6 +141,6 @@ async def test_a_write_that_changes_no_row_is_not_taken_for_stored(database: Dat
 
     login = StoredTokens(TokenSet("login"))
     async with database.opened_through(Idle()) as store:
-        with pytest.raises(StoreConflict if creates else StoreUnavailable) as caught:
+        with pytest.raises(StoreUnavailable) as caught:
             await (store.replace(KEY, login, expected=None) if creates else store.save(KEY, login))
-    assert caught.value.code == ("store_conflict" if creates else "contended")
+    assert caught.value.code == "contended"

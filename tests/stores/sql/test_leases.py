@@ -14,6 +14,7 @@ from kit.workers import ask, line_of, worker
 from tokenflight import (
     LeaseTimeout,
     OIDCProvider,
+    StoreConflict,
     StoredTokens,
     TokenRefresher,
     TokenSet,
@@ -151,7 +152,7 @@ async def test_a_lease_leaves_no_row_behind_for_a_user_without_record(store: SQL
     assert await database.count_rows() == 0
 
 
-async def test_a_delete_under_a_lease_keeps_the_lease_and_its_release_removes_the_row(
+async def test_a_delete_under_a_lease_keeps_the_lease_and_its_release_leaves_the_marker(
     store: SQLTokenStore, database: Database
 ) -> None:
     await store.save(KEY, StoredTokens(TokenSet("one")))
@@ -160,7 +161,9 @@ async def test_a_delete_under_a_lease_keeps_the_lease_and_its_release_removes_th
         assert await other.delete(KEY) is False
         assert not await is_free(other)
         assert await database.count_rows() == 1
-    assert await database.count_rows() == 0
+    assert await is_free(store)
+    with pytest.raises(StoreConflict, match="logged out"):
+        await store.replace(KEY, StoredTokens(TokenSet("old", issued_at=0)), expected=None)
 
 
 async def test_a_release_that_is_cancelled_still_happens(store: SQLTokenStore, database: Database) -> None:

@@ -1,13 +1,17 @@
 """The statements of a SQL store: built once, because building one takes as long as running it.
 
-A row holds a record, a lease, or both. A row whose `record` is null is no record; a lease whose `lease_until` has
-passed by the database's clock is free.
+A row holds a record, a lease, or both. A row whose `record` is null is no record; its `version` may be the marker of a
+logout. A lease whose `lease_until` has passed by the database's clock is free.
+
+`lease_owner` begins with the name of the owner. After it may come a trace: a bar, and when the database last heard of a
+former owner that never gave the lease back, in milliseconds. A trace alone stands for a lease that is free.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Double,
     Executable,
@@ -16,10 +20,13 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
+    cast,
     delete,
     func,
     insert,
     literal_column,
+    null,
     or_,
     select,
     type_coerce,
@@ -27,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tokenflight.stores.sql._logouts import PREFIX
 from tokenflight.stores.sql._table import MYSQL_DIALECTS, HexRecord, Record
 
 # Not unix_timestamp(now(6)), which is an hour off while the session's time zone ends its summer time. The number is how
@@ -61,7 +69,11 @@ _EXPECTED: Final = bindparam("given_expected", type_=String(64))
 _RECORD: Final = bindparam("given_record", type_=Record())
 _HEX_RECORD: Final = bindparam("given_record", type_=HexRecord())
 _OWNER: Final = bindparam("given_owner", type_=String(64))
+_SEEN: Final = bindparam("given_seen", type_=String(64))
 _LAST_ID: Final = bindparam("given_last_id", type_=String(64))
+
+OWNER_CHARACTERS: Final = 32
+TRACE: Final = "|"
 
 Upsert = tuple[Executable, ...]
 """Statements that set columns of a row and make the row if need be. They run in turn until one has changed a row."""
@@ -75,45 +87,88 @@ class Statements:
         self._dialect = dialect
         columns = table.c
         now: ColumnElement[float] = literal_column(SECONDS_NOW[dialect], Double)
-        is_row, has_record, is_ours = columns.id == _ID, columns.record.is_not(None), columns.lease_owner == _OWNER
-        is_free = or_(columns.lease_owner.is_(None), columns.lease_until < now)
-        written = {
+        is_row, has_record = columns.id == _ID, columns.record.is_not(None)
+        written: dict[str, object] = {
             "version": _VERSION,
             "record": func.unhex(_HEX_RECORD) if dialect in MYSQL_DIALECTS else _RECORD,
         }
         saved = {**written, "saved": _VERSION}
-        lease = {"lease_owner": _OWNER, "lease_until": now + lease_duration}
-        row, ours = update(table).where(is_row), update(table).where(is_row, is_ours)
+        # With a record, the holders before the present one are forgotten, and so is one whose lease has lapsed.
+        present = func.substr(columns.lease_owner, 1, OWNER_CHARACTERS)
+        settled = {"lease_owner": case((columns.lease_until < now, null()), else_=present)}
 
         self.load = select(columns.version, type_coerce(columns.record, Record())).where(is_row, has_record)
         # `saved` tells a save that runs again after a lost connection from a new one. The first must not undo the
         # renewal that followed it.
         is_new = or_(columns.saved.is_(None), columns.saved != _VERSION)
-        self.save = self._upsert(saved, is_new)
-        self.create = self._upsert(saved, and_(is_new, ~has_record))
-        self.last_saved = select(columns.saved).where(is_row)
+        self.save = self._upsert(saved, is_new, on_update=settled)
+        is_open = or_(columns.version == "", columns.version == _SEEN)  # no logout, or one that the caller has seen
+        self.create = self._upsert(saved, and_(is_new, ~has_record, is_open), on_update=settled)
+        self.state = select(columns.version, columns.saved, has_record).where(is_row)
         # A replacement that runs again after a lost connection may find its own version.
         is_expected = or_(columns.version == _EXPECTED, columns.version == _VERSION)
-        self.replace = row.where(has_record, is_expected).values(written)
-        self.delete = delete(table).where(is_row, has_record, is_free)
-        self.clear_record = row.where(has_record).values(record=None, version="")
-        self.delete_without_record = delete(table).where(is_row, ~has_record, is_free)
+        row = update(table).where(is_row)
+        self.replace = row.where(has_record, is_expected).values({**written, **settled})
+        self.log_out = row.where(has_record, columns.version == _EXPECTED).values(
+            {"version": _VERSION, "record": None, **settled}
+        )
+        self.forget_logouts = delete(table).where(
+            ~has_record, columns.lease_owner.is_(None), columns.version.like(f"{PREFIX}%"), columns.version < _VERSION
+        )
 
-        self.acquire = self._upsert(lease, or_(is_free, is_ours))
-        self.extend = ours.values(lease_until=lease["lease_until"])
-        self.release = ours.values(lease_owner=None, lease_until=None)
+        is_ours = present == _OWNER
+        ours = update(table).where(is_row, is_ours)
+        is_free = or_(columns.lease_owner.is_(None), columns.lease_until < now)
+        lease_until = now + lease_duration
+        heard_of = cast(cast((columns.lease_until - lease_duration) * 1000, BigInteger), String(20))
+        owner = case(
+            (columns.lease_owner.is_(None), _OWNER),
+            (is_ours, columns.lease_owner),  # the same statement once more
+            (columns.lease_owner.startswith(TRACE), _OWNER.concat(columns.lease_owner)),
+            else_=_OWNER.concat(TRACE).concat(heard_of),
+        )
+        # The owner first: MySQL sees in each expression what the ones before it have set.
+        self.acquire = self._upsert(
+            {"lease_owner": _OWNER, "lease_until": lease_until},
+            or_(is_free, is_ours),
+            on_update={"lease_owner": owner},
+            returning=(columns.lease_owner, now),
+        )
+        self.lease = select(columns.lease_owner, now).where(is_row)
+        self.extend = ours.values(lease_until=lease_until)
+        has_trace = func.length(columns.lease_owner) > OWNER_CHARACTERS
+        self.release = ours.ordered_values(
+            (columns.lease_until, case((has_trace, 0.0), else_=null())),
+            (
+                columns.lease_owner,
+                case((has_trace, func.substr(columns.lease_owner, OWNER_CHARACTERS + 1)), else_=null()),
+            ),
+        )
         self.release_with_record = self.release.where(has_record)
-        self.delete_released = delete(table).where(is_row, is_ours, ~has_record)
+        self.delete_released = delete(table).where(is_row, is_ours, ~has_record, columns.version == "")
 
         keys = select(columns.id, columns.provider, columns.user_id).where(has_record, columns.id > _LAST_ID)
         self.keys = keys.order_by(columns.id).limit(keys_per_read)
         self.keys_of_provider = self.keys.where(columns.provider == _PROVIDER)
 
-    def _upsert(self, columns: Mapping[str, object], only_where: ColumnElement[bool]) -> Upsert:
-        """Set `columns` of the row, or make the row. One that is there is changed if `only_where` holds of it."""
+    def _upsert(
+        self,
+        columns: Mapping[str, object],
+        only_where: ColumnElement[bool],
+        *,
+        on_update: Mapping[str, object],
+        returning: tuple[ColumnElement[Any], ...] = (),
+    ) -> Upsert:
+        """Set `columns` of the row, or make the row. One that is there is changed if `only_where` holds of it.
+
+        `on_update` is what to set of a row that is there, in place of or beside `columns`. `returning` is what the
+        statement returns where the dialect can do so.
+        """
         row = {"id": _ID, "provider": _PROVIDER, "user_id": _USER_ID, **columns}
+        changed = {**columns, **on_update}
         if (insert_or_update := UPSERTS.get(self._dialect)) is not None:
             statement = insert_or_update(self._table).values(row)
-            return (statement.on_conflict_do_update(index_elements=["id"], set_=columns, where=only_where),)
-        change = update(self._table).where(self._table.c.id == _ID, only_where).values(dict(columns))
+            upsert = statement.on_conflict_do_update(index_elements=["id"], set_=changed, where=only_where)
+            return (upsert.returning(*returning) if returning else upsert,)
+        change = update(self._table).where(self._table.c.id == _ID, only_where).values(changed)
         return change, insert(self._table).values(row)

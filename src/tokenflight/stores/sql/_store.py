@@ -1,32 +1,43 @@
 """A store in a SQL database: one row a user, shared by all processes and hosts that reach it.
 
-A row holds the record and the lease. No connection is held while a lease is: each operation is one statement, or a
-few that leave the row in order wherever they stop, so that no connection pooler in between can break anything.
+A row holds the record and the lease, and for a day what a logout has left. No connection is held while a lease is: each
+operation is one statement, or a few that leave the row in order wherever they stop, so that no connection pooler in
+between can break anything.
 """
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from typing import Final
 
 from sqlalchemy import URL, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateTable
 
 from tokenflight._checks import checked_seconds, require_kind
-from tokenflight.errors import ConfigurationError, StoreError, StoreUnavailable
+from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores._listing import listed_key
 from tokenflight.stores._timed_lease import TimedLease, lease_clock
-from tokenflight.stores.base import Lease, StoredTokens, TokenStore, Version
+from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import Database
 from tokenflight.stores.sql._limits import SQLLimits
-from tokenflight.stores.sql._statements import SECONDS_NOW, Statements, Upsert
+from tokenflight.stores.sql._logouts import marker_in, marker_text, oldest_marker
+from tokenflight.stores.sql._statements import OWNER_CHARACTERS, SECONDS_NOW, TRACE, Statements, Upsert
 from tokenflight.stores.sql._table import TABLE_NAME, escape, key_of, row_id, token_table
-from tokenflight.tokens import TokenKey
+from tokenflight.tokens import TokenKey, TokenSet
+
+REMEMBERED_SECONDS: Final = 3600.0
+"""For how long a former holder of a lease is of interest."""
+
+MAX_TRIES: Final = 4
+"""How often a record is created while other processes create and remove the row."""
 
 
 class SQLTokenStore(TokenStore):
@@ -51,7 +62,7 @@ class SQLTokenStore(TokenStore):
         engine: AsyncEngine | URL | str,
         *,
         table: Table | str = TABLE_NAME,
-        lease_duration: float = 60.0,
+        lease_duration: float = 7.0,
         codec: RecordCodec = JSONCodec(),  # noqa: B008 - it has no state
         autocommit: bool = True,
         share_pool: bool = False,
@@ -100,33 +111,31 @@ class SQLTokenStore(TokenStore):
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`."""
         if not await self._write(self._statements.save, key, record):
-            raise StoreUnavailable(f"the row of user {key.user_id!r} at {key.provider} came and went", code="contended")
+            raise _failures.came_and_went(key)
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
         if expected is None:
-            written = await self._write(self._statements.create, key, record)
-        else:
-            parameters = {**self._record_parameters(key, record), "given_expected": expected}
-            written = await self._database.changes(self._statements.replace, parameters)
-        if not written:
+            await self._create(key, record)
+            return
+        parameters = {**self._record_parameters(key, record), "given_expected": expected}
+        if not await self._database.changes(self._statements.replace, parameters):
             raise _failures.conflict(key, expected)
 
     async def delete(self, key: TokenKey) -> bool:
-        """See `TokenStore.delete`. While the lease of a user is held, the row stays, without the record.
-
-        It is not tried again after a lost connection: whether there was a record would be unknown.
-        """
+        """See `TokenStore.delete`. The row stays, without the record, until the marker in it is over."""
         row = _row_parameters(key)
-        if await self._database.changes(self._statements.delete, row, repeatable=False):
-            return True
-        if not await self._database.changes(self._statements.clear_record, row, repeatable=False):
-            return False
-        # The lease may have been released between the two statements, and its holder has left the row to us. The record
-        # is gone in any case, so this can't make the deletion fail.
-        with suppress(StoreError):
-            await self._database.changes(self._statements.delete_without_record, row)
-        return True
+        while rows := (await self._database.run(self._statements.load, row)).rows:
+            [(version, data)] = rows
+            text = marker_text(LogoutMarker.of(self._tokens_in(key, data), time.time()))
+            if await self._database.changes(
+                self._statements.log_out, {**row, "given_expected": version, "given_version": text}
+            ):
+                return True
+            # Another process has written the record since; or the statement has run twice, and the first time counted.
+            if [found for found, _, _ in (await self._database.run(self._statements.state, row)).rows] == [text]:
+                return True
+        return False
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`."""
@@ -136,6 +145,8 @@ class SQLTokenStore(TokenStore):
         """See `TokenStore.keys`. Reads them in pages, and holds no connection in between."""
         query = self._statements.keys if provider is None else self._statements.keys_of_provider
         parameters = {} if provider is None else {"given_provider": escape(provider)}
+        with suppress(StoreError):  # for a user of the database that may only read
+            await self._database.run(self._statements.forget_logouts, {"given_version": oldest_marker()})
         last_id = ""
         while rows := (await self._database.run(query, {**parameters, "given_last_id": last_id})).rows:
             for last_id, stored_provider, stored_user_id in rows:  # noqa: B007 - the next page begins after it
@@ -173,13 +184,14 @@ class SQLTokenStore(TokenStore):
         while True:
             asked_at = lease_clock()
             try:
-                granted = await self._upsert(self._statements.acquire, parameters)
+                granted = await self._try_to_acquire(parameters)
             except BaseException:
                 # The database may have granted the lease and the reply got lost.
                 self._database.start(self._release(lease))
                 raise
-            if granted:
-                lease.acquired(asked_at, partial(self._database.changes, self._statements.extend, parameters))
+            if granted is not None:
+                extend = partial(self._database.changes, self._statements.extend, parameters)
+                lease.acquired(asked_at, extend, unreleased_for=_unreleased_for(*granted))
                 return lease
             waited = loop.time() - began_at
             if waited >= timeout:
@@ -189,26 +201,59 @@ class SQLTokenStore(TokenStore):
             is_brisk = waited < limits.brisk_seconds
             pause = min(pause * 2, limits.brisk_poll_seconds if is_brisk else limits.longest_poll_seconds)
 
+    async def _try_to_acquire(self, parameters: Mapping[str, object]) -> tuple[str, float] | None:
+        """The owner and what follows it in the row, and the database's clock; None if another holder has the lease."""
+        for statement in self._statements.acquire:
+            result = await self._database.run(statement, parameters)
+            rows = result.rows
+            if result.changed_rows > 0 and not rows:  # the dialect returns nothing of what it has changed
+                rows = (await self._database.run(self._statements.lease, parameters)).rows
+            for owner, now in rows:
+                return owner, now
+        return None
+
     async def _release(self, lease: TimedLease) -> None:
-        """Give the lease back, and delete the row if it has no record."""
+        """Give the lease back, and delete the row if it has neither a record nor the marker of a logout."""
         parameters = _lease_parameters(lease)
         if await self._database.changes(self._statements.release_with_record, parameters):
             return
         if not await self._database.changes(self._statements.delete_released, parameters):
-            # A login has put a record into the row between the two statements.
+            # There is a marker, or a login has put a record into the row between the two statements.
             await self._database.changes(self._statements.release, parameters)
 
     # Statements.
 
     async def _write(self, upsert: Upsert, key: TokenKey, record: StoredTokens) -> bool:
-        """Save or create the record; say whether it was written, now or when the same statement was sent before."""
+        """Save the record; say whether it was written, now or when the same statement was sent before."""
         parameters = self._record_parameters(key, record)
         # Twice: without an upsert, another process can make or delete the row between the two statements.
         for _ in range(2):
             if await self._upsert(upsert, parameters):
                 return True
-        last_saved = await self._database.run(self._statements.last_saved, parameters)
-        return last_saved.rows == [(record.version,)]
+        state = await self._database.run(self._statements.state, parameters)
+        return [saved for _, saved, _ in state.rows] == [record.version]
+
+    async def _create(self, key: TokenKey, record: StoredTokens) -> None:
+        """Create the record. Raises `StoreConflict` if there is one, or if a logout has ended its grant."""
+        parameters = {**self._record_parameters(key, record), "given_seen": ""}
+        for _ in range(MAX_TRIES):
+            if await self._upsert(self._statements.create, parameters):
+                return
+            for version, saved, has_record in (await self._database.run(self._statements.state, parameters)).rows:
+                if saved == record.version:
+                    return  # the same statement was sent before
+                if has_record:
+                    raise _failures.conflict(key, None)
+                if (logout := marker_in(version)) is not None and logout.ends(record.tokens):
+                    raise _failures.logged_out(key)
+                parameters["given_seen"] = version
+        raise _failures.came_and_went(key)
+
+    def _tokens_in(self, key: TokenKey, data: bytes) -> TokenSet | None:
+        """The token set in `data`, None if it can't be understood."""
+        with suppress(StoreCorrupted):
+            return self._codec.decode(key, data).tokens
+        return None
 
     async def _upsert(self, upsert: Upsert, parameters: Mapping[str, object]) -> bool:
         for statement in upsert:
@@ -219,6 +264,13 @@ class SQLTokenStore(TokenStore):
     def _record_parameters(self, key: TokenKey, record: StoredTokens) -> dict[str, object]:
         data = self._codec.encode(key, record)
         return {**_row_parameters(key), "given_version": record.version, "given_record": data}
+
+
+def _unreleased_for(owner: str, now: float) -> float | None:
+    """How many seconds before `now` the database last heard of a former holder, as told after the `owner`."""
+    milliseconds = owner[OWNER_CHARACTERS:].removeprefix(TRACE)
+    seconds = max(now - int(milliseconds) / 1000, 0.0) if milliseconds.isdecimal() else math.inf
+    return seconds if seconds < REMEMBERED_SECONDS else None
 
 
 def _row_parameters(key: TokenKey) -> dict[str, object]:
