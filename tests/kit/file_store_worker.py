@@ -4,14 +4,19 @@ It says on standard output what it has done, a line each.
 """
 
 import asyncio
+import json
 import os
 import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from tokenflight import FileTokenStore, StoredTokens, StoreError, TokenKey, TokenSet
+from tokenflight import FileTokenStore, StoreConflict, StoredTokens, StoreError, TokenKey, TokenSet
+
+T = TypeVar("T")
 
 KEY = TokenKey("idp", "alice")
 
@@ -121,6 +126,57 @@ def die_after_a_fork(directory: str) -> None:
     sys.stdin.read()
 
 
+def die_while_logging_out(directory: str) -> None:
+    """Log out in child processes, each killed a step later; say what that leaves, and what a second logout."""
+    died, step = True, 0
+    while died:
+        asyncio.run(use_in_a_new_store(directory, lambda store: store.save(KEY, StoredTokens(tokens(1)))))
+        if not (child := os.fork()):
+            kill_at_step(step)
+            asyncio.run(use_in_a_new_store(directory, lambda store: store.delete(KEY)))
+            os._exit(0)
+        died = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        left = asyncio.run(use_in_a_new_store(directory, what_is_left))
+        asyncio.run(use_in_a_new_store(directory, lambda store: store.delete(KEY)))
+        names = sorted(path.name for path in (Path(directory) / KEY.provider).iterdir())
+        print(json.dumps({"died": died, "left": left, "names": names}), flush=True)  # noqa: T201
+        step += 1
+
+
+def kill_at_step(step: int) -> None:
+    """Kill this process in the place of its call number `step` of those that change files or make that last."""
+    left = step
+
+    def counted(call: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return call(*arguments)
+
+    for name in ("write", "fsync", "replace", "unlink"):
+        setattr(os, name, partial(counted, getattr(os, name)))
+
+
+async def what_is_left(store: FileTokenStore) -> str:
+    """Whether there is a record, or a logout that keeps it from being created again."""
+    if await store.load(KEY) is not None:
+        return "record"
+    try:
+        await store.replace(KEY, StoredTokens(tokens(1)), expected=None)
+    except StoreConflict as error:
+        return "marker" if error.code == "logged_out" else error.code
+    return "nothing"
+
+
+async def use_in_a_new_store(directory: str, use: Callable[[FileTokenStore], Awaitable[T]]) -> T:
+    store = FileTokenStore(directory)
+    try:
+        return await use(store)
+    finally:
+        await store.aclose()
+
+
 async def hold_for_a_moment(store: FileTokenStore) -> None:
     async with store.lease(KEY, timeout=5):
         pass
@@ -133,8 +189,9 @@ async def run(what: Callable[[FileTokenStore], Awaitable[None]], directory: str)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] in {fork.__name__, die_after_a_fork.__name__}:
-        {task.__name__: task for task in (fork, die_after_a_fork)}[sys.argv[1]](sys.argv[2])
+    forking = {task.__name__: task for task in (fork, die_after_a_fork, die_while_logging_out)}
+    if sys.argv[1] in forking:
+        forking[sys.argv[1]](sys.argv[2])
     else:
         tasks = {task.__name__: task for task in (hold, save_for_ever, count_up, write_with_limit, lease_with_limit)}
         asyncio.run(run(tasks[sys.argv[1]], sys.argv[2]))

@@ -177,6 +177,16 @@ def remove_file(path: str) -> bool:
     return was_there
 
 
+def discard_file(path: str) -> None:
+    """Remove the file at `path` and its temporary file, where that is possible. A power cut may bring them back.
+
+    The caller holds the write lock of `path`.
+    """
+    for each in (path, _temporary(path)):
+        with suppress(OSError):
+            os.unlink(each)
+
+
 def try_lock(path: str, permissions: Permissions = OWNER) -> int | None:
     """Take the lock on the file at `path`, created if need be. None if another thread or process holds it.
 

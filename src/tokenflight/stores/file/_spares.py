@@ -38,6 +38,11 @@ def set_descriptors_aside() -> None:
             _fill()
 
 
+def is_out_of_descriptors(error: OSError) -> bool:
+    """Whether the process or the system has no descriptor left. `write_with_spares` has some aside."""
+    return error.errno in _NONE_LEFT
+
+
 def write_with_spares(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do `work`, with the descriptors set aside if there are no others.
 
@@ -46,14 +51,14 @@ def write_with_spares(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
     try:
         return work(*args, **kwargs)
     except OSError as exc:
-        if exc.errno not in _NONE_LEFT:
+        if not is_out_of_descriptors(exc):
             raise
     with _lent():
         for _ in range(MAX_RETRIES):
             try:
                 return work(*args, **kwargs)
             except OSError as exc:
-                if exc.errno not in _NONE_LEFT:
+                if not is_out_of_descriptors(exc):
                     raise
             time.sleep(RETRY_SECONDS)  # another thread took a descriptor: a write like this one, which now waits
         return work(*args, **kwargs)

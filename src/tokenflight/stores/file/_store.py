@@ -27,10 +27,10 @@ from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStor
 from tokenflight.stores.codec import MAX_RECORD_BYTES, JSONCodec, RecordCodec, decode_key
 from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._limits import FileLimits
-from tokenflight.stores.file._logouts import read_logout, remove_if_over, write_logout
+from tokenflight.stores.file._logouts import read_logout, remove_if_over, remove_record
 from tokenflight.stores.file._names import decode_name, encode_name
 from tokenflight.stores.file._permissions import chosen_permissions, parents_of, require_safe_parents
-from tokenflight.stores.file._spares import set_descriptors_aside, write_with_spares
+from tokenflight.stores.file._spares import is_out_of_descriptors, set_descriptors_aside, write_with_spares
 from tokenflight.stores.file._threads import Operation, Threads
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -198,7 +198,7 @@ class FileTokenStore(TokenStore):
         self._make_directories(files.directory)
         with self._locked(files):  # or this write could come between the comparison and the write of a replacement
             _private_files.write_file(files.record, data, self._permissions)
-            _private_files.remove_file(files.logout)  # last: it says nothing while there is a record
+            _private_files.discard_file(files.logout)  # last: it says nothing while there is a record
 
     def _replace(self, key: TokenKey, record: StoredTokens, expected: Version | None) -> None:
         files, data = self._files(key), self._codec.encode(key, record)
@@ -224,25 +224,22 @@ class FileTokenStore(TokenStore):
         if not self._has_directories(files.directory) or not _private_files.exists(files.record):
             return False  # and no lock file is left behind for whatever name somebody asks for
         with self._locked(files):  # or a replacement that has just compared versions would bring the record back
-            if os.path.lexists(files.record):
-                # The marker first: a crash in between leaves the record, and the marker says nothing beside it. But a
-                # logout is not refused because the disk is full.
-                with suppress(OSError, StoreError):
-                    marker = LogoutMarker.of(self._tokens_in(key, files), time.time())
-                    write_logout(files.logout, marker, self._permissions)
-            try:
+            if not os.path.lexists(files.record):
                 return _private_files.remove_file(files.record)
-            except OSError:
-                with suppress(OSError):
-                    _private_files.remove_file(files.logout)  # nobody was logged out
-                raise
+            marker = LogoutMarker.of(self._tokens_in(key, files), time.time())
+            return remove_record(key, files.record, files.logout, marker, self._permissions)
 
     def _tokens_in(self, key: TokenKey, files: _Paths) -> TokenSet | None:
-        """The token set in the record, None where it can't be understood."""
-        with suppress(StoreError):
+        """The token set in the record, None where it can't be read or understood."""
+        try:
             record = self._decode(key, files)
-            return None if record is None else record.tokens
-        return None
+        except StoreError:
+            return None
+        except OSError as exc:
+            if is_out_of_descriptors(exc):
+                raise
+            return None
+        return None if record is None else record.tokens
 
     def _try_lock(self, files: _Paths) -> int | None:
         self._make_directories(files.directory)

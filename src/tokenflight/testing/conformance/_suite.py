@@ -38,7 +38,7 @@ PLAIN_NAMES: Final = ("a", "b", "aa", "a.b", "a-b", "a_b", "alice@example.com", 
 HOSTILE_NAMES: Final = (
     *("A", "B", "a/b", "A/B", "a\\b", "/a", "a/", "a//b", "a:b", "a|b", "a*", "a?", "a%2fb", "a%2Fb", "%", "%25", "~"),
     *(".", "..", "../..", "../a", ".a", "a.", "a..", "a ", " a", " "),
-    *("con", "CON", "nul.txt", "lock", "a.json", "a.lock", "a.write-lock", ".a.json.tmp"),
+    *("con", "CON", "nul.txt", "lock", "a.json", "a.lock", "a.write-lock", "a.logout", ".a.json.tmp"),
     *("\x00", "a\x00", "a\x00b", "\n", "a\r\nb", "\x7f", "{a}", "[a]", "a'; drop table tokens; --", '"', "$a", "a,b"),
     *("\u00e9", "e\u0301", "\u00c9", "\u0130", "i\u0307", "\u00df", "ss", "\U0001f600", "\u202e", "\ufeff"),
     *("x" * 255, "x" * 256, "X" * 256, "x" * 3000, "x" * 2999 + "y", "\U0001f600" * 300, "\U0001f600" * 301, "/" * 300),
