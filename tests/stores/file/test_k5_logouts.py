@@ -2,6 +2,7 @@
 # Tests look at files as they please:
 # ruff: noqa: ASYNC240
 
+import asyncio
 import errno
 import json
 import logging
@@ -19,6 +20,7 @@ from kit import file_store_worker
 from kit.stores import KEY, keys_of
 from kit.workers import worker
 from tokenflight import FileTokenStore, StoreConflict, StoredTokens, StoreError, StoreUnavailable, TokenKey, TokenSet
+from tokenflight.stores.file import _private_files
 
 RECORD = StoredTokens(TokenSet("access", refresh_token="refresh-secret"))
 DAY = 86_400
@@ -219,6 +221,41 @@ async def test_k5_a_logout_killed_at_any_step_leaves_record_or_marker_and_the_ne
     assert [step["died"] for step in steps] == [True] * (len(steps) - 1) + [False]
     assert len(steps) > 5
     assert all(step["names"] == ["alice.logout", "alice.write-lock"] for step in steps)
+
+
+async def test_k5_a_logout_is_not_cleared_away_with_an_older_marker_that_it_has_just_replaced(
+    store: FileTokenStore, directory: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_old(marker)
+    there = FileTokenStore(directory)
+    lstat, looked = os.lstat, False
+
+    def look_and_let_another_log_out(path: Any) -> os.stat_result:
+        nonlocal looked
+        status = lstat(path)
+        if path == os.fspath(marker) and not looked:
+            looked = True
+            asyncio.run(log_out(there))
+        return status
+
+    monkeypatch.setattr(os, "lstat", look_and_let_another_log_out)
+    assert await keys_of(store) == []
+    assert looked
+    await there.aclose()
+    await check_that_alice_is_logged_out(store)
+
+
+async def test_k5_a_marker_that_a_writer_is_using_is_cleared_away_at_the_next_listing(
+    store: FileTokenStore, path: Path, marker: Path
+) -> None:
+    make_old(marker)
+    lock = _private_files.try_lock(os.fspath(path.with_suffix(".write-lock")))
+    assert lock is not None
+    assert await keys_of(store) == []
+    assert marker.exists()
+    _private_files.release_lock(lock)
+    assert await keys_of(store) == []
+    assert not marker.exists()
 
 
 async def test_k5_the_logout_of_a_link_keeps_older_token_sets_out(

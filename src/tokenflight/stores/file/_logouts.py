@@ -1,7 +1,7 @@
 """What a logout leaves beside the record that it removed: a small file for a day.
 
 It counts only where there is no record. So nothing is lost if it stays beside one, after a crash or a login that could
-not remove it: the next logout replaces it. Whoever writes it holds the write lock of the record.
+not remove it: the next logout replaces it. Whoever writes or removes it holds the write lock of the record.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Final
 
 from tokenflight._log import log
 from tokenflight._token_times import number
+from tokenflight.errors import StoreError
 from tokenflight.stores.base import LOGOUT_MARKER_SECONDS, LogoutMarker
 from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._permissions import Permissions
@@ -69,13 +70,22 @@ def read_logout(path: str, permissions: Permissions) -> LogoutMarker | None:
     return LogoutMarker(ended_at, digest)
 
 
-def remove_if_over(path: str) -> None:
-    """Remove the marker at `path` if its time is over."""
-    with suppress(OSError):
-        if os.lstat(path).st_mtime + LOGOUT_MARKER_SECONDS < time.time():
-            os.unlink(path)
+def remove_if_over(path: str, write_lock: str, permissions: Permissions) -> None:
+    """Remove the marker at `path` if its time is over. What can't be removed now is left to the next listing."""
+    with suppress(OSError, StoreError):
+        if not _is_over(path) or (lock := _private_files.try_lock(write_lock, permissions)) is None:
+            return
+        try:
+            if _is_over(path):  # or another logout has replaced it before the lock was taken
+                os.unlink(path)
+        finally:
+            _private_files.release_lock(lock)
 
 
 def _write(path: str, marker: LogoutMarker, permissions: Permissions) -> None:
     data = json.dumps({"ended_at": marker.ended_at, "digest": marker.digest}).encode()
     _private_files.write_file(path, data, permissions)
+
+
+def _is_over(path: str) -> bool:
+    return os.lstat(path).st_mtime + LOGOUT_MARKER_SECONDS < time.time()

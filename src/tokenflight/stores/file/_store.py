@@ -29,7 +29,7 @@ from tokenflight.stores.file import _private_files
 from tokenflight.stores.file._limits import FileLimits
 from tokenflight.stores.file._logouts import read_logout, remove_if_over, remove_record
 from tokenflight.stores.file._names import decode_name, encode_name
-from tokenflight.stores.file._permissions import chosen_permissions, parents_of, require_safe_parents
+from tokenflight.stores.file._permissions import Permissions, chosen_permissions, parents_of, require_safe_parents
 from tokenflight.stores.file._spares import is_out_of_descriptors, set_descriptors_aside, write_with_spares
 from tokenflight.stores.file._threads import Operation, Threads
 from tokenflight.tokens import TokenKey, TokenSet
@@ -125,7 +125,7 @@ class FileTokenStore(TokenStore):
     async def keys(self, provider: str | None = None) -> AsyncIterator[TokenKey]:
         """See `TokenStore.keys`. Passes over files that are not records of this store."""
         for directory in await self._in_thread(self._provider_directories, provider):
-            records = _records_in(directory)
+            records = _records_in(directory, self._permissions)
             while batch := await self._in_thread(self._next_keys, records, self._limits.keys_per_read):
                 for key in batch:
                     if key is not None:
@@ -341,10 +341,12 @@ def _identity(directory: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _records_in(directory: str) -> Iterator[str]:
+def _records_in(directory: str, permissions: Permissions) -> Iterator[str]:
+    """The paths of the records in `directory`. Removes the markers that it meets whose time is over."""
     with os.scandir(directory) as entries:  # an iterator and not a list: there may be a million entries
         for entry in entries:
             if entry.name.endswith(RECORD_SUFFIX):
                 yield entry.path
             elif entry.name.endswith(LOGOUT_SUFFIX):
-                remove_if_over(entry.path)
+                write_lock = entry.path.removesuffix(LOGOUT_SUFFIX) + WRITE_LOCK_SUFFIX
+                remove_if_over(entry.path, write_lock, permissions)
