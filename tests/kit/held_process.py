@@ -1,7 +1,8 @@
 """A process that writes the first record of a user, and stands still just before it does.
 
 Its arguments are a `StoreSpec` as JSON and what it is to do. It prints a line when it is about to write, and writes
-when it reads a line. At the end it prints the token set that its caller got, as JSON.
+when it reads a line. At the end it prints the token set that its caller got, as JSON; or, if the user has to log in
+again, the reason, and how many requests the provider has had.
 """
 
 import asyncio
@@ -13,20 +14,34 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from kit.storms.stores import StoreSpec, open_store
-from tokenflight import Lease, StoredTokens, TokenKey, TokenRefresher, TokenSet, TokenStore, Version
+from tokenflight import (
+    Lease,
+    ReauthenticationRequired,
+    StoredTokens,
+    TokenKey,
+    TokenRefresher,
+    TokenSet,
+    TokenStore,
+    Version,
+)
 from tokenflight.providers import BaseProvider
 
 USER: Final = "alice"
+ROW: Final = TokenSet("of the row", refresh_token="of the row", issued_at=1_700_000_000, expires_at=1_700_003_600)
 
 
 class NeedsNoRefreshToken(BaseProvider):
     """A provider that issues a token to each client that asks, as the client credentials grant does."""
+
+    def __init__(self) -> None:
+        self.requests = 0
 
     @property
     def name(self) -> str:
         return "idp"
 
     async def renew(self, user_id: str, tokens: TokenSet | None) -> TokenSet:
+        self.requests += 1
         return TokenSet(f"issued to {user_id}", issued_at=time.time(), expires_at=time.time() + 3600)
 
 
@@ -70,8 +85,7 @@ class HeldStore(TokenStore):
 
 async def offer_a_row(refresher: TokenRefresher) -> TokenSet:
     """Bring a row of the caller's own database, expired, to a store without a record."""
-    row = TokenSet("of the row", refresh_token="of the row", issued_at=1_700_000_000, expires_at=1_700_003_600)
-    result = await refresher.ensure_valid_token(USER, row)
+    result = await refresher.ensure_valid_token(USER, ROW)
     assert result.should_update
     return result.tokens
 
@@ -87,9 +101,13 @@ FIRST_WRITES: Final[list[Callable[[TokenRefresher], Awaitable[TokenSet]]]] = [of
 
 async def main(spec: StoreSpec, name: str) -> None:
     [first_write] = [first_write for first_write in FIRST_WRITES if first_write.__name__ == name]
-    async with TokenRefresher(NeedsNoRefreshToken(), HeldStore(open_store(spec))) as refresher:
-        tokens = await first_write(refresher)
-    print(json.dumps(tokens.to_dict()))  # noqa: T201
+    provider = NeedsNoRefreshToken()
+    async with TokenRefresher(provider, HeldStore(open_store(spec))) as refresher:
+        try:
+            told = (await first_write(refresher)).to_dict()
+        except ReauthenticationRequired as error:
+            told = {"reason": error.reason, "requests": provider.requests}
+    print(json.dumps(told))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -2,18 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import pytest
 
 from kit import held_process
 from kit.held_process import FIRST_WRITES, USER, NeedsNoRefreshToken
-from kit.postgres_server import PostgresServer, postgres_server
-from kit.redis_server import RedisServer, running_server
 from kit.storms.stores import StoreSpec, make_store
 from kit.workers import line_of, worker
 from tokenflight import LeaseTimeout, TokenKey, TokenRefresher, TokenSet
@@ -21,33 +16,7 @@ from tokenflight import LeaseTimeout, TokenKey, TokenRefresher, TokenSet
 KEY: Final = TokenKey(NeedsNoRefreshToken().name, USER)
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
-
-
-@pytest.fixture(params=["files", "Redis", "PostgreSQL", "SQLite"])
-def spec(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSpec:
-    """An empty store that several processes can open."""
-    name = f"processes_{uuid4().hex}"
-    match request.param:
-        case "files":
-            return StoreSpec("file", str(tmp_path / "tokens"))
-        case "Redis":
-            return StoreSpec("redis", request.getfixturevalue("redis").url, name)
-        case "PostgreSQL":
-            return StoreSpec("sql", request.getfixturevalue("postgres").url, name)
-        case _:
-            return StoreSpec("sql", f"sqlite+aiosqlite:///{tmp_path / 'tokens.db'}", name)
-
-
+@pytest.mark.parametrize("spec", ["files", "Redis", "PostgreSQL", "SQLite"], indirect=True)
 @pytest.mark.parametrize("first_write", [first_write.__name__ for first_write in FIRST_WRITES])
 async def test_x10_a_login_here_is_not_overwritten_by_the_first_record_that_another_process_is_about_to_write(
     spec: StoreSpec, first_write: str
