@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from tokenflight import StoredTokens, Target, TokenKey, TokenSet, TokenStore, Version
+import pytest
+
+from tokenflight import StoreConflict, StoredTokens, Target, TokenKey, TokenSet, TokenStore, Version
 from tokenflight.stores.codec import decode_key
 
 DIRECTORY: Final = Path(__file__).parent.parent / "stores" / "format1"
@@ -80,3 +82,21 @@ async def check_that_all_is_read_and_written_again(
         assert await store.load(key) == login, key
     formats = {decode_key(data): json.loads(data)["format_version"] for data in await stored()}
     assert formats == dict.fromkeys(expected, envelope_format)
+
+
+async def check_that_each_logout_ends_its_grant(store: TokenStore, name: str) -> None:
+    """Each record of format 1 can be logged out, and its grant is then not created again, only logged in with."""
+    told_by_nothing = []
+    for key, record in records_of(name).items():
+        assert await store.delete(key) is True, key
+        assert await store.load(key) is None, key
+        again = StoredTokens(replace(record.tokens, issued_at=None))  # so that the refresh token alone tells
+        if again.tokens.refresh_token is None:
+            told_by_nothing.append(key.user_id)
+            continue
+        with pytest.raises(StoreConflict) as caught:
+            await store.replace(key, again, expected=None)
+        assert caught.value.code == "logged_out", key
+        await store.save(key, again)
+        assert await store.load(key) == again, key
+    assert told_by_nothing == ["bare"]
