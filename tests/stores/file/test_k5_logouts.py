@@ -75,14 +75,26 @@ async def test_k5_a_marker_is_gone_after_a_day_and_a_login(store: FileTokenStore
     assert not marker.exists()
 
 
+async def test_k5_a_logout_noted_by_a_clock_far_ahead_keeps_nobody_out(store: FileTokenStore, marker: Path) -> None:
+    far_ahead = time.time() + 365 * DAY
+    members = json.loads(marker.read_text())
+    marker.write_text(json.dumps(members | {"ended_at": far_ahead}))
+    os.utime(marker, (far_ahead, far_ahead))
+    await create(store)
+    assert await keys_of(store) == [KEY]
+    assert not marker.exists()
+
+
 async def test_k5_listing_the_users_clears_away_the_markers_whose_day_is_over(
     store: FileTokenStore, marker: Path
 ) -> None:
     assert await keys_of(store) == []
     assert marker.exists()
+    before = set(marker.parent.iterdir())
+    marker.with_name(".alice.logout.tmp").write_bytes(b"left by a crash")
     make_old(marker)
     assert await keys_of(store) == []
-    assert not marker.exists()
+    assert set(marker.parent.iterdir()) == before - {marker}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"ended_at": "soon", "digest": 1}', "x" * 5000])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.stores import KEY
+from kit.stores import KEY, keys_of
 from tokenflight import (
     FileTokenStore,
     StoreConflict,
@@ -91,6 +91,35 @@ async def test_n12_a_lock_file_of_another_user_is_refused(
         pass
     give_away(path.with_name(lock))
     await check_refused(store, *operations, because="belongs to another user")
+
+
+async def test_n12_k5_a_marker_of_another_user_is_refused_until_a_login(
+    store: FileTokenStore, path: Path, give_away: Callable[[Path], None]
+) -> None:
+    await store.save(KEY, StoredTokens(TOKENS))
+    await store.delete(KEY)
+    marker = path.with_name("alice.logout")
+    before = marker.read_bytes()
+    give_away(marker)
+    await check_refused(store, "create", because="belongs to another user")
+    assert marker.read_bytes() == before
+    if not os.geteuid():
+        await store.save(KEY, login := StoredTokens(TOKENS))
+        assert await store.load(KEY) == login
+        assert not marker.exists()
+
+
+async def test_n12_k5_a_listing_clears_nothing_away_where_others_can_write(store: FileTokenStore, path: Path) -> None:
+    await store.save(KEY, StoredTokens(TOKENS))
+    await store.delete(KEY)
+    marker = path.with_name("alice.logout")
+    os.utime(marker, (0, 0))
+    path.parent.chmod(0o777)
+    assert await keys_of(store) == []
+    assert marker.exists()
+    path.parent.chmod(0o700)
+    assert await keys_of(store) == []
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("lock", ["alice.lock", "alice.write-lock"])

@@ -65,7 +65,7 @@ def read_logout(path: str, permissions: Permissions) -> LogoutMarker | None:
     if not isinstance(members, dict):
         return None
     ended_at, digest = number(members.get("ended_at")), members.get("digest")
-    if ended_at is None or not isinstance(digest, str | None) or ended_at + LOGOUT_MARKER_SECONDS < time.time():
+    if ended_at is None or not isinstance(digest, str | None) or _is_over(ended_at):
         return None
     return LogoutMarker(ended_at, digest)
 
@@ -73,11 +73,15 @@ def read_logout(path: str, permissions: Permissions) -> LogoutMarker | None:
 def remove_if_over(path: str, write_lock: str, permissions: Permissions) -> None:
     """Remove the marker at `path` if its time is over. What can't be removed now is left to the next listing."""
     with suppress(OSError, StoreError):
-        if not _is_over(path) or (lock := _private_files.try_lock(write_lock, permissions)) is None:
+        if not _is_over(os.lstat(path).st_mtime) or not _private_files.has_directory(
+            os.path.dirname(path), permissions
+        ):
+            return
+        if (lock := _private_files.try_lock(write_lock, permissions)) is None:
             return
         try:
-            if _is_over(path):  # or another logout has replaced it before the lock was taken
-                os.unlink(path)
+            if _is_over(os.lstat(path).st_mtime):  # or another logout has replaced it before the lock was taken
+                _private_files.discard_file(path)
         finally:
             _private_files.release_lock(lock)
 
@@ -87,5 +91,6 @@ def _write(path: str, marker: LogoutMarker, permissions: Permissions) -> None:
     _private_files.write_file(path, data, permissions)
 
 
-def _is_over(path: str) -> bool:
-    return os.lstat(path).st_mtime + LOGOUT_MARKER_SECONDS < time.time()
+def _is_over(ended_at: float) -> bool:
+    """Whether nothing can be as late as that any more. A logout far ahead was noted by a clock that was wrong."""
+    return abs(time.time() - ended_at) > LOGOUT_MARKER_SECONDS
