@@ -28,7 +28,7 @@ def ended(request: pytest.FixtureRequest) -> TokenSet:
     return LOGINS[request.param]
 
 
-@pytest.mark.parametrize("spec", ["files", "Redis"], indirect=True)
+@pytest.mark.parametrize("spec", ["files", "Redis", "PostgreSQL", "SQLite"], indirect=True)
 @pytest.mark.parametrize("moment", ["before the row is offered", "between the look at the store and the write"])
 async def test_k5_a_row_offered_in_another_process_does_not_undo_a_logout_here(
     spec: StoreSpec, moment: str, ended: TokenSet
