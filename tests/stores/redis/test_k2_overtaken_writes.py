@@ -116,6 +116,7 @@ async def test_a_deletion_whose_reply_was_lost_says_that_there_was_a_record(
     await store.save(KEY, FIRST)
     async with lossy_connection(server) as connection:
         lossy = RedisTokenStore(connection.url)
+        await lossy.load(KEY)  # connects, which takes more replies with some versions of redis-py than with others
         connection.lose_the_next_reply(nothing, after=1)
         assert await lossy.delete(KEY) is True
         await lossy.aclose()

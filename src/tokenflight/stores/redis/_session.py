@@ -188,7 +188,8 @@ class Session:
             raise
         except REDIS_ERRORS as exc:
             error = error_for(exc)
-            is_repeatable = refused_by_former_primary(exc)
+            was_closed = self._drops != drops and not isinstance(exc, exceptions.ResponseError)
+            is_repeatable = refused_by_former_primary(exc) or was_closed
         # Outside the except block, so that redis-py's error, which may quote the command, does not become its context.
         if is_last_try or not is_repeatable:
             raise error
