@@ -47,8 +47,9 @@ async def test_a_cold_read_is_one_statement_and_a_renewal_four(
             assert statements == ["SELECT"]
             statements.clear()
             await refresher.refresh_token("alice")
-            take_lease = "UPDATE" if is_mysql(database) else "INSERT"
-            assert statements == [take_lease, "SELECT", "UPDATE", "UPDATE"]
+            # MySQL does not return what an update has set: there it takes one statement more.
+            take_lease = ["UPDATE", "SELECT"] if is_mysql(database) else ["INSERT"]
+            assert statements == [*take_lease, "SELECT", "UPDATE", "UPDATE"]
     assert fake.requests() == 1
 
 
