@@ -10,8 +10,8 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from tokenflight._log import log
@@ -23,7 +23,7 @@ EXTENSIONS_PER_DURATION: Final = 4
 """How often a lease is extended in the time that one extension lasts."""
 
 RETRIES_PER_DURATION: Final = 16
-"""How often an extension that failed is tried again in that time."""
+"""How often an extension or a release that failed is tried again in that time."""
 
 
 def lease_clock() -> float:
@@ -94,3 +94,47 @@ class TimedLease(Lease):
                 self._held_until = asked_at + self.duration
                 pause = self.duration / EXTENSIONS_PER_DURATION
             await asyncio.sleep(pause)
+
+
+class LateReleases:
+    """Gives leases back in the background that could not be given back at first, until they have lapsed.
+
+    There is one task for each such lease; it ends within the lease's duration.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks by weak references only
+        self._closing: list[asyncio.AbstractEventLoop] = []
+
+    def begin(self, lease: TimedLease, release: Callable[[], Awaitable[object]]) -> None:
+        """Call `release` again and again, until it no longer raises `StoreError` or `lease` must have lapsed."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._closing:
+            task = loop.create_task(_release_until_lapsed(lease.duration, release), name="tokenflight late release")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @asynccontextmanager
+    async def ended(self) -> AsyncIterator[None]:
+        """End the tasks of the running event loop, and begin none on it before the context ends."""
+        loop = asyncio.get_running_loop()
+        self._closing.append(loop)
+        try:
+            if tasks := [task for task in tuple(self._tasks) if task.get_loop() is loop]:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            yield
+        finally:
+            self._closing.remove(loop)
+
+
+async def _release_until_lapsed(duration: float, release: Callable[[], Awaitable[object]]) -> None:
+    lapsed_at = lease_clock() + duration  # at the latest: it was last extended before the first release
+    pause = duration / RETRIES_PER_DURATION
+    while (left := lapsed_at - lease_clock() - pause) > 0:
+        await asyncio.sleep(pause)
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(left):
+                await release()
+            return

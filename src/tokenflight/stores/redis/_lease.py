@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tokenflight.errors import StoreError
-from tokenflight.stores._timed_lease import TimedLease, lease_clock
+from tokenflight.stores._timed_lease import LateReleases, TimedLease, lease_clock
 from tokenflight.stores.redis._limits import RedisLimits
 from tokenflight.stores.redis._names import KeyNames
 from tokenflight.stores.redis._scripts import ACQUIRE, EXTEND, RELEASE, Script
@@ -20,14 +20,22 @@ REMEMBERED_SECONDS: Final = 3600.0
 class RedisLease(TimedLease):
     """A lease on `key`, under the name that `names` has for it in Redis."""
 
-    __slots__ = ("_limits", "_names", "_session")
+    __slots__ = ("_late_releases", "_limits", "_names", "_session")
 
     def __init__(
-        self, key: TokenKey, duration: float, session: Callable[[], Session], names: KeyNames, limits: RedisLimits
+        self,
+        key: TokenKey,
+        duration: float,
+        session: Callable[[], Session],
+        names: KeyNames,
+        *,
+        late_releases: LateReleases,
+        limits: RedisLimits,
     ) -> None:
         super().__init__(key, duration)
         self._session = session  # called each time: the store may be closed and opened again while the lease is held
         self._names = names.lease(key), names.holders(key)
+        self._late_releases = late_releases
         self._limits = limits
 
     async def acquire(self, timeout: float) -> bool:
@@ -78,9 +86,21 @@ class RedisLease(TimedLease):
         remembered = _milliseconds(REMEMBERED_SECONDS + self.duration)
         return await self._session().run(script, self._names, self.owner, _milliseconds(self.duration), remembered)
 
-    def _start_release(self) -> Command[Any]:
+    def _start_release(self) -> Command[None]:
         session = self._session()
-        return session.start(RELEASE, self._names, self.owner, session.channel)
+        return session.start(self._release(session))
+
+    async def _release(self, session: Session) -> None:
+        """Give the lease back; if the server refuses or can't be reached, go on trying in the background."""
+        try:
+            await session.send(RELEASE, self._names, self.owner, session.channel)
+        except StoreError:
+            self._late_releases.begin(self, self._release_late)
+            raise
+
+    async def _release_late(self) -> None:
+        session = self._session()
+        await session.run(RELEASE, self._names, self.owner, session.channel)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -107,15 +107,37 @@ class Session:
 
         Cancelled or not, the script has ended when this ends.
         """
-        return await self._run_to_end(self._run(script, names, *arguments))
+        return await self.run_to_end(self.send(script, names, *arguments))
 
     async def call(self, *command: str | bytes | int) -> Any:
         """The reply to `command`, as `run` gives it."""
-        return await self._run_to_end(self._call(*command))
+        return await self.run_to_end(self._call(*command))
 
-    def start(self, script: Script, names: Sequence[str], *arguments: str | bytes | int) -> Command[Any]:
-        """Run `script` whether the caller waits for it or not."""
-        return self._start(self._run(script, names, *arguments))
+    async def run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, a command or a few. Cancelled or not, it has ended when this ends."""
+        command = self.start(work)
+        try:
+            return await command.result()
+        finally:
+            # A command that still hangs after a cancelled caller has waited briefly must not be sent again.
+            command.task.cancel()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Command[T]:
+        """Do `work`, a command or a few, whether the caller waits for it or not."""
+        command = Command(work, self._limits)
+        self._commands[command.task] = command
+        command.task.add_done_callback(self._forget)
+        if self._timer is None:
+            self._set_timer(command.deadline)
+        return command
+
+    async def send(self, script: Script, names: Sequence[str], *arguments: str | bytes | int) -> Any:
+        """The reply to `script`, as `run` gives it; for what `run_to_end` and `start` are given."""
+        try:
+            return await self._call("EVALSHA", script.sha, len(names), *names, *arguments)
+        except exceptions.NoScriptError:
+            pass
+        return await self._call("EVAL", script.text, len(names), *names, *arguments)
 
     async def scan(self, pattern: str) -> AsyncGenerator[str, None]:
         """The names of all keys that match `pattern`."""
@@ -130,7 +152,7 @@ class Session:
     async def server_info(self) -> dict[str, Any]:
         """What the server, or one of a cluster's, tells about itself; nothing if it must not or can't."""
         try:
-            return await self._run_to_end(self._client.info())
+            return await self.run_to_end(self._client.info())
         except (*REDIS_ERRORS, StoreError):
             return {}
 
@@ -171,13 +193,6 @@ class Session:
             self._timer = None
         if self._owned:
             await self._client.aclose()  # last: the tasks above use its connections
-
-    async def _run(self, script: Script, names: Sequence[str], *arguments: str | bytes | int) -> Any:
-        try:
-            return await self._call("EVALSHA", script.sha, len(names), *names, *arguments)
-        except exceptions.NoScriptError:
-            pass
-        return await self._call("EVAL", script.text, len(names), *names, *arguments)
 
     async def _call(self, *command: str | bytes | int, is_last_try: bool = False) -> Any:
         drops = self._drops
@@ -220,22 +235,6 @@ class Session:
             if self._drops == drops:  # otherwise the connection of this command was closed with others since
                 self._drops += 1  # before the await: commands that begin now get other connections
                 await drop_connections(self._client)
-
-    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
-        command = self._start(work)
-        try:
-            return await command.result()
-        finally:
-            # A command that still hangs after a cancelled caller has waited briefly must not be sent again.
-            command.task.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, T]) -> Command[T]:
-        command = Command(work, self._limits)
-        self._commands[command.task] = command
-        command.task.add_done_callback(self._forget)
-        if self._timer is None:
-            self._set_timer(command.deadline)
-        return command
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._commands.pop(task).close()

@@ -14,6 +14,7 @@ from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight._log import log
 from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
 from tokenflight.stores import _failures
+from tokenflight.stores._timed_lease import LateReleases
 from tokenflight.stores.base import (
     LOGOUT_MARKER_SECONDS,
     Lease,
@@ -76,6 +77,7 @@ class RedisTokenStore(TokenStore):
         self._lifetime_milliseconds = round(lifetime * 1000)
         self._limits = _limits
         self._server_checked = False
+        self._late_releases = LateReleases()
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._guard = threading.Lock()  # guards the sessions: event loops in several threads may share the store
 
@@ -142,14 +144,22 @@ class RedisTokenStore(TokenStore):
 
     async def aclose(self) -> None:
         """Close the store's own client of the running event loop, once its commands under way have ended."""
-        with self._guard:
-            session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.aclose()
+        async with self._late_releases.ended():  # first: they would open the client again
+            with self._guard:
+                session = self._sessions.pop(asyncio.get_running_loop(), None)
+            if session is not None:
+                await session.aclose()
 
     @asynccontextmanager
     async def _lease(self, key: TokenKey, timeout: float) -> AsyncIterator[Lease]:
-        lease = RedisLease(key, self._lease_duration, self._session, self._names, self._limits)
+        lease = RedisLease(
+            key,
+            self._lease_duration,
+            self._session,
+            self._names,
+            late_releases=self._late_releases,
+            limits=self._limits,
+        )
         if not await lease.acquire(timeout):
             raise _failures.lease_timeout(key, timeout)
         try:

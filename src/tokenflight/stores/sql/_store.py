@@ -23,7 +23,7 @@ from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores._listing import listed_key
-from tokenflight.stores._timed_lease import TimedLease, lease_clock
+from tokenflight.stores._timed_lease import LateReleases, TimedLease, lease_clock
 from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import Database
@@ -80,6 +80,7 @@ class SQLTokenStore(TokenStore):
             engine, autocommit=autocommit, share_pool=share_pool, table_name=self._table.fullname, limits=_limits
         )
         self._dialect = self._database.dialect
+        self._late_releases = LateReleases()
         if self._dialect not in SECONDS_NOW:
             raise ConfigurationError(f"engine must be for one of {', '.join(SECONDS_NOW)}, not for {self._dialect}")
         if missing := set(token_table(MetaData()).c.keys()) - set(self._table.c.keys()):
@@ -159,7 +160,8 @@ class SQLTokenStore(TokenStore):
 
     async def aclose(self) -> None:
         """Close the connections that the store opened on this event loop, once the statements under way have ended."""
-        await self._database.aclose()
+        async with self._late_releases.ended():  # first: they would open an engine again
+            await self._database.aclose()
 
     # The lease.
 
@@ -213,6 +215,14 @@ class SQLTokenStore(TokenStore):
         return None
 
     async def _release(self, lease: TimedLease) -> None:
+        """Give the lease back; if that fails, go on trying in the background."""
+        try:
+            await self._release_once(lease)
+        except StoreError:
+            self._late_releases.begin(lease, partial(self._release_once, lease))
+            raise
+
+    async def _release_once(self, lease: TimedLease) -> None:
         """Give the lease back, and delete the row if it has neither a record nor the marker of a logout."""
         parameters = _lease_parameters(lease)
         if await self._database.changes(self._statements.release_with_record, parameters):
