@@ -1,6 +1,7 @@
 """K2: a login or logout that was late in the network does not undo a later one."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -9,7 +10,8 @@ import pytest
 
 from kit.redis_server import RedisServer, lossy_connection
 from kit.stores import until
-from tokenflight import StoredTokens, TokenKey, TokenSet
+from tokenflight import StoreConflict, StoredTokens, StoreUnavailable, TokenKey, TokenSet
+from tokenflight.stores.codec import JSONCodec
 from tokenflight.stores.redis import RedisTokenStore
 from tokenflight.stores.redis._limits import RedisLimits
 
@@ -120,6 +122,63 @@ async def test_a_deletion_whose_reply_was_lost_says_that_there_was_a_record(
         connection.lose_the_next_reply(nothing, after=1)
         assert await lossy.delete(KEY) is True
         await lossy.aclose()
+
+
+async def test_k5_a_second_logout_does_not_let_the_marker_vanish_earlier(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    await store.save(KEY, FIRST)
+    await store.delete(KEY)
+    await store.delete(KEY)
+    with server.client() as client:
+        assert 86_300_000 < client.pttl("tokenflight:{idp:alice}:logout") <= 86_400_000
+
+
+async def test_k5_a_logout_of_a_record_that_can_not_be_read_now_leaves_a_marker(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    class CutOff(JSONCodec):
+        def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
+            raise StoreUnavailable("the service that keeps the keys can't be reached")
+
+    await store.save(KEY, FIRST)
+    cut_off = RedisTokenStore(server.url, codec=CutOff())
+    assert await cut_off.delete(KEY) is True
+    with pytest.raises(StoreConflict) as caught:
+        await store.replace(KEY, StoredTokens(TokenSet("old", issued_at=time.time() - 3600)), expected=None)
+    assert caught.value.code == "logged_out"
+    await cut_off.aclose()
+
+
+async def test_k5_a_logout_ends_the_grant_that_a_renewal_has_stored_since_it_began(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    class RenewedMeanwhile(JSONCodec):
+        def decode(self, key: TokenKey, data: bytes) -> StoredTokens:
+            with server.client() as client:
+                renewed = {"version": LAST.version, "record": self.encode(key, LAST)}
+                client.hset("tokenflight:{idp:alice}:tokens", mapping=renewed)
+            return super().decode(key, data)
+
+    await store.save(KEY, FIRST)
+    other = RedisTokenStore(server.url, codec=RenewedMeanwhile())
+    assert await other.delete(KEY) is True
+    await other.aclose()
+    with pytest.raises(StoreConflict) as caught:
+        await store.replace(KEY, StoredTokens(LAST.tokens), expected=None)
+    assert caught.value.code == "logged_out"
+
+
+async def test_k5_a_server_without_memory_left_takes_a_logout_and_keeps_its_marker(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    await store.save(KEY, FIRST)
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+    assert await store.delete(KEY) is True
+    with pytest.raises(StoreConflict) as caught:
+        await store.replace(KEY, StoredTokens(FIRST.tokens), expected=None)
+    assert caught.value.code == "logged_out"
 
 
 async def test_k5_a_marker_vanishes_after_a_day(server: RedisServer, store: RedisTokenStore) -> None:

@@ -115,18 +115,22 @@ return 1
 """)
 
 # On the record, the logout and the holders. Returns 1 if there was a record, and 0 if there was none or a later login
-# or logout has landed, just as when the same deletion was sent before; -1 if the record is not the one expected.
+# or logout has landed, just as when the same deletion was sent before; -1 if the record is not the one expected. Where
+# there was none, the marker of the logout before stays.
 DELETE: Final = RecordScript(f"""{_LANDED}
-local ticket, expected, lifetime, digest, ended_at = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local ticket, expected, lifetime, digest, ended_at = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local latest = tonumber(ARGV[6])
 if redis.call('hget', KEYS[2], 'ticket') == ticket then return tonumber(redis.call('hget', KEYS[2], 'existed')) end
 if tonumber(ticket) <= landed() then return 0 end
 local existed = redis.call('exists', KEYS[1])
 local current = redis.pcall('hget', KEYS[1], 'version')
 if existed == 1 and type(current) == 'string' and current ~= expected then return -1 end
-redis.call('del', KEYS[1], KEYS[2], KEYS[3])
+if existed == 1 then
+  redis.call('del', KEYS[1], KEYS[3])
+  redis.call('hset', KEYS[2], 'digest', digest, 'ended_at', ended_at)
+end
 redis.call('hset', KEYS[2], 'ticket', ticket, 'existed', existed)
-if existed == 1 then redis.call('hset', KEYS[2], 'digest', digest, 'ended_at', ended_at) end
-redis.call('pexpire', KEYS[2], existed == 1 and lifetime or ARGV[6])
+redis.call('pexpire', KEYS[2], existed == 1 and lifetime or math.max(latest, redis.call('pttl', KEYS[2])))
 return existed
 """)
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from tokenflight._checks import checked_seconds, require_kind, require_text
 from tokenflight._log import log
-from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
+from tokenflight.errors import ConfigurationError, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores._timed_lease import LateReleases
 from tokenflight.stores.base import (
@@ -188,8 +188,8 @@ class RedisTokenStore(TokenStore):
             raise _failures.conflict(key, None)
 
     def _tokens_in(self, key: TokenKey, data: bytes | None) -> TokenSet | None:
-        """The token set in `data`, None where there is none or it can't be understood."""
-        with suppress(StoreCorrupted):
+        """The token set in `data`; None where there is none, or where it can't be read, which stops no logout."""
+        with suppress(StoreError):
             return None if data is None else self._codec.decode(key, data).tokens
         return None
 

@@ -53,6 +53,13 @@ class LogoutTests(StoreSuite, ABC):
                 assert await store.delete(KEY) is True
                 await self._check_that_it_is_logged_out(store, tokens_named(name))
 
+    async def test_a_second_logout_leaves_the_marker_of_the_first(self) -> None:
+        async with self.open_store() as store, self.open_store() as other:
+            await store.save(KEY, StoredTokens(tokens_named("alice")))
+            assert await store.delete(KEY) is True
+            assert await other.delete(KEY) is False
+            await self._check_that_it_is_logged_out(store, tokens_named("alice"))
+
     async def test_a_logout_under_a_lease_leaves_its_marker_too(self) -> None:
         async with self.open_store() as store, self.open_store() as other:
             await store.save(KEY, StoredTokens(tokens_named("alice")))
