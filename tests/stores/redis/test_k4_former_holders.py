@@ -95,6 +95,21 @@ async def test_k4_the_trace_goes_when_the_holder_gives_its_lease_back_after_all(
     await late.aclose()
 
 
+async def test_k4_a_holder_that_was_last_heard_of_hours_ago_is_forgotten_though_others_came_since(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    with server.client() as client:
+        now = client.time()[0] * 1000
+        client.hset(HOLDERS, mapping={"long gone": now - 7_200_000, "cut off": now - 60_000})
+        silent = await unreleased_for(store)
+        assert client.hkeys(HOLDERS) == [b"cut off"]
+        assert silent is not None
+        assert 60 <= silent < 70
+        client.hset(HOLDERS, mapping={"long gone": now - 7_200_000})
+        client.hdel(HOLDERS, "cut off")
+    assert await unreleased_for(store) is None
+
+
 async def test_k4_the_trace_goes_by_itself_within_the_hour(server: RedisServer) -> None:
     await cut_off(server)
     with server.client() as client:

@@ -138,7 +138,7 @@ return existed
 # negative number without one, if the lease is ours now. Otherwise 0 and the milliseconds for which another owner has
 # it; a negative number means that it has no end.
 ACQUIRE: Final = LeaseScript("""
-local owner, duration, remembered = ARGV[1], ARGV[2], ARGV[3]
+local owner, duration, remembered = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not redis.call('set', KEYS[1], owner, 'nx', 'px', duration) and redis.pcall('get', KEYS[1]) ~= owner then
   return {0, redis.call('pttl', KEYS[1])}
 end
@@ -147,7 +147,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local holders, silent = redis.call('hgetall', KEYS[2]), -1
 for n = 1, #holders, 2 do
   local ago = math.max(now - tonumber(holders[n + 1]), 0)
-  if holders[n] ~= owner and (silent < 0 or ago < silent) then silent = ago end
+  if ago > remembered then
+    redis.call('hdel', KEYS[2], holders[n])
+  elseif holders[n] ~= owner and (silent < 0 or ago < silent) then
+    silent = ago
+  end
 end
 redis.call('hset', KEYS[2], owner, string.format('%.0f', now))
 redis.call('pexpire', KEYS[2], remembered)
