@@ -110,6 +110,23 @@ async def test_p7_listing_the_users_of_a_server_that_hangs_is_given_up(server: R
     assert failure.value.code == "timeout"
 
 
+async def test_a_cancelled_save_that_was_sent_ends_before_its_call_does(
+    server: RedisServer, store: RedisTokenStore
+) -> None:
+    await store.save(KEY, StoredTokens(TokenSet("old")))
+    with server.paused():
+        saving = asyncio.create_task(store.save(KEY, StoredTokens(TokenSet("new"))))
+        await asyncio.sleep(0.05)
+        saving.cancel()
+        await asyncio.sleep(0.05)
+        assert not saving.done()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    record = await store.load(KEY)
+    assert record is not None
+    assert record.tokens == TokenSet("new")
+
+
 async def test_a_cancelled_write_that_was_sent_ends_before_its_call_does(
     server: RedisServer, store: RedisTokenStore
 ) -> None:

@@ -30,6 +30,10 @@ class KeyNames:
         """The name of those who have taken the lease on `key` and not given it back."""
         return f"{self._stem(key)}:holders"
 
+    def of_record(self, key: TokenKey) -> tuple[str, str, str]:
+        """The names of the record of `key`, of what a logout leaves behind, and of the holders of the lease."""
+        return self.record(key), self.logout(key), self.holders(key)
+
     def pattern(self, provider: str | None) -> str:
         """A pattern that matches the records of one provider or of all."""
         return f"{self.prefix}:{{{'*' if provider is None else _encode(provider)}:*}}:tokens"

@@ -103,9 +103,9 @@ class RedisTokenStore(TokenStore):
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
         """See `TokenStore.save`. It takes two round trips, as a deletion does."""
-        ticket, _, _ = await self._look(key)
-        names = self._names.record(key), self._names.logout(key), self._names.holders(key)
-        await self._write(SAVE, names, key, record, ticket)
+        data, session = self._codec.encode(key, record), self._session()
+        await session.run_to_end(self._save(session, key, record.version, data))
+        await self._check_server()
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
@@ -118,18 +118,10 @@ class RedisTokenStore(TokenStore):
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`."""
-        names = self._names.record(key), self._names.logout(key), self._names.holders(key)
-        while True:
-            ticket, version, data = await self._look(key)
-            marker = LogoutMarker.of(self._tokens_in(key, data), time.time())
-            arguments = (
-                *(ticket, version or b"", _milliseconds(LOGOUT_MARKER_SECONDS)),
-                *(marker.digest or "", repr(marker.ended_at), _milliseconds(LATEST_PACKET_SECONDS)),
-            )
-            existed = await self._session().run(DELETE, names, *arguments)
-            if existed >= 0:
-                return bool(existed)
-            # Another process has written the record since: the marker has to tell of that one.
+        session = self._session()
+        existed = await session.run_to_end(self._delete(session, key))
+        await self._check_server()
+        return existed
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
         """See `TokenStore.lease`. It lapses when the holder dies, or can't reach Redis, for `lease_duration`."""
@@ -171,15 +163,27 @@ class RedisTokenStore(TokenStore):
             raise
         await lease.release()
 
-    async def _look(self, key: TokenKey) -> tuple[bytes, bytes | None, bytes | None]:
-        """A ticket for a login or logout of `key`, and the version and the record that are there."""
-        names = self._names.record(key), self._names.logout(key)
-        ticket, version, data = await self._session().run(LOOK, names)
-        await self._check_server()
-        return ticket, version, data
+    async def _save(self, session: Session, key: TokenKey, version: Version, data: bytes) -> None:
+        names = self._names.of_record(key)
+        ticket, _, _ = await session.send(LOOK, names[:2])
+        await session.send(SAVE, names, version, data, self._lifetime_milliseconds, ticket)
+
+    async def _delete(self, session: Session, key: TokenKey) -> bool:
+        names = self._names.of_record(key)
+        while True:
+            ticket, version, data = await session.send(LOOK, names[:2])
+            marker = LogoutMarker.of(self._tokens_in(key, data), time.time())
+            arguments = (
+                *(ticket, version or b"", _milliseconds(LOGOUT_MARKER_SECONDS)),
+                *(marker.digest or "", repr(marker.ended_at), _milliseconds(LATEST_PACKET_SECONDS)),
+            )
+            existed = await session.send(DELETE, names, *arguments)
+            if existed >= 0:
+                return bool(existed)
+            # Another process has written the record since: the marker has to tell of that one.
 
     async def _create(self, key: TokenKey, record: StoredTokens) -> None:
-        names, seen = (self._names.record(key), self._names.logout(key), self._names.holders(key)), b""
+        names, seen = self._names.of_record(key), b""
         while isinstance(reply := await self._write(CREATE, names, key, record, seen), list):
             seen, digest, ended_at = reply
             if LogoutMarker(float(ended_at), (digest or b"").decode() or None).ends(record.tokens):
