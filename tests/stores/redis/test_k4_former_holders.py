@@ -5,10 +5,12 @@ import time
 from typing import Final
 
 from kit import redis_store_worker
-from kit.redis_server import RedisServer
+from kit.redis_server import RedisServer, running_server
+from kit.support import login
 from kit.workers import line_of, worker
-from tokenflight import StoredTokens, TokenKey, TokenSet
+from tokenflight import OIDCProvider, StoredTokens, TokenKey, TokenRefresher, TokenSet
 from tokenflight.stores.redis import RedisTokenStore
+from tokenflight.testing import FakeProvider
 
 KEY: Final = TokenKey("idp", "alice")
 RECORD: Final = StoredTokens(TokenSet("access", refresh_token="refresh"))
@@ -114,6 +116,24 @@ async def test_k4_the_trace_goes_by_itself_within_the_hour(server: RedisServer) 
     await cut_off(server)
     with server.client() as client:
         assert 3_590_000 < client.pttl(HOLDERS) <= 3_607_000
+
+
+async def test_k4_a_renewal_that_waits_for_a_server_away_for_longer_than_its_lease_is_adopted(
+    fake: FakeProvider, provider: OIDCProvider
+) -> None:
+    with running_server("--appendonly", "yes", "--appendfsync", "always") as server:
+        stores = [RedisTokenStore(server.url, lease_duration=0.5) for _ in range(2)]
+        async with TokenRefresher(provider, stores[0]) as holder, TokenRefresher(provider, stores[1]) as successor:
+            await holder.save_tokens("alice", login(fake, "alice", life_left=-1))
+            with fake.hold(after=True) as gate:
+                caller = asyncio.create_task(holder.get_valid_token("alice"))
+                await gate.reached()
+                server.stop()
+            renewed = await caller  # though it could not be stored
+            await asyncio.sleep(0.5)
+            server.start()
+            assert await successor.get_valid_token("alice") == renewed
+    assert (fake.requests(), fake.reuses()) == (1, 0)
 
 
 async def test_w5_k8_a_killed_holder_costs_seven_seconds_at_most_and_the_next_one_hears_of_it(
