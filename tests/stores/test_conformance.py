@@ -12,10 +12,9 @@ import pytest
 from tokenflight import FileTokenStore, MemoryTokenStore, StoreConflict, StoredTokens, TokenKey, TokenStore
 from tokenflight.stores import Lease, Version
 from tokenflight.testing.conformance import StoreConformance
-from tokenflight.testing.conformance._logouts import LogoutTests
 
 
-class TestMemoryTokenStore(StoreConformance, LogoutTests):
+class TestMemoryTokenStore(StoreConformance):
     @pytest.fixture(autouse=True)
     def empty_store(self) -> None:
         self.store = MemoryTokenStore()
@@ -26,7 +25,7 @@ class TestMemoryTokenStore(StoreConformance, LogoutTests):
         await self.store.aclose()
 
 
-class TestFileTokenStore(StoreConformance, LogoutTests):
+class TestFileTokenStore(StoreConformance):
     @pytest.fixture(autouse=True)
     def empty_directory(self, tmp_path: Path) -> None:
         self.directory = tmp_path / "tokens"
@@ -95,6 +94,15 @@ class CreatingOverARecord(MemoryTokenStore):
             await super().save(key, record)
         else:
             await super().replace(key, record, expected=expected)
+
+
+class ForgettingLogouts(MemoryTokenStore):
+    """Keeps nothing of a record that it has removed."""
+
+    async def delete(self, key: TokenKey) -> bool:
+        existed = await super().delete(key)
+        self._logouts.clear()
+        return existed
 
 
 class ForgettingTheIssuer(MemoryTokenStore):
@@ -187,6 +195,7 @@ BROKEN_STORES = {
     CheckingTooEarly: "test_one_of_many_concurrent_replacements_wins",
     LookingBeforeItCreates: "test_one_of_many_concurrent_creators_wins",
     CreatingOverARecord: "test_a_record_that_is_there_is_not_created_again",
+    ForgettingLogouts: "test_a_grant_that_a_logout_ended_is_not_created_again",
     ForgettingTheIssuer: "test_a_save_writes_the_record_as_passed_whatever_was_there",
     ForgettingTargets: "test_the_access_tokens_of_other_targets_are_kept_with_the_grant",
     Tearing: "test_a_cancelled_save_has_happened_whole_or_not_at_all",

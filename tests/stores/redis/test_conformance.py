@@ -16,7 +16,6 @@ from tokenflight import (
 from tokenflight.stores.codec import RecordCodec
 from tokenflight.stores.redis import RedisTokenStore
 from tokenflight.testing.conformance import StoreConformance
-from tokenflight.testing.conformance._logouts import LogoutTests
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def named_url() -> Iterator[str]:
 
 
 @over_codecs
-class TestRedisTokenStore(StoreConformance, LogoutTests):
+class TestRedisTokenStore(StoreConformance):
     @pytest.fixture(autouse=True)
     def new_prefix(self, named_url: str, codec: RecordCodec) -> None:
         self.url = named_url
@@ -45,7 +44,7 @@ class TestRedisTokenStore(StoreConformance, LogoutTests):
 
 
 @pytest.mark.long
-class TestRedisTokenStoreOnACluster(StoreConformance, LogoutTests):
+class TestRedisTokenStoreOnACluster(StoreConformance):
     @pytest.fixture(autouse=True)
     def new_prefix(self, cluster_port: int) -> None:
         self.port = cluster_port

@@ -14,7 +14,6 @@ from tokenflight import (
 )
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.testing.conformance import StoreConformance
-from tokenflight.testing.conformance._logouts import LogoutTests
 
 EACH_CODEC: Final = [
     pytest.param(codec, id=type(codec).__name__, marks=() if isinstance(codec, JSONCodec) else pytest.mark.long)
@@ -22,7 +21,7 @@ EACH_CODEC: Final = [
 ]
 
 
-class SQLConformance(StoreConformance, LogoutTests):
+class SQLConformance(StoreConformance):
     """The shipped suite on a database."""
 
     database: Database

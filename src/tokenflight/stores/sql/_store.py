@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateTable
 
 from tokenflight._checks import checked_seconds, require_kind
-from tokenflight.errors import ConfigurationError, StoreCorrupted, StoreError
+from tokenflight.errors import ConfigurationError, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores._listing import listed_key
@@ -261,7 +261,7 @@ class SQLTokenStore(TokenStore):
 
     def _tokens_in(self, key: TokenKey, data: bytes) -> TokenSet | None:
         """The token set in `data`, None if it can't be understood."""
-        with suppress(StoreCorrupted):
+        with suppress(StoreError):
             return self._codec.decode(key, data).tokens
         return None
 

@@ -7,13 +7,14 @@ from abc import ABC
 
 from tokenflight.testing.conformance._cancellation import CancellationTests
 from tokenflight.testing.conformance._leases import LeaseTests
+from tokenflight.testing.conformance._logouts import LogoutTests
 from tokenflight.testing.conformance._records import RecordTests
 from tokenflight.testing.conformance._replacements import ReplacementTests
 
 __all__ = ["StoreConformance"]
 
 
-class StoreConformance(RecordTests, ReplacementTests, LeaseTests, CancellationTests, ABC):
+class StoreConformance(RecordTests, ReplacementTests, LogoutTests, LeaseTests, CancellationTests, ABC):
     """The contract of `TokenStore`, a test for each line of it. Subclass it in your test suite and open your store.
 
     ::
