@@ -60,6 +60,13 @@ for the login lock where there was no record: a crash in between loses the only 
 record is published after it is stored, so that no caller gets a token set that a crash could take back. A pending save
 is the one exception: its record is served unstored, because keeping it from the callers would help none of them.
 
+What processes tell each other
+==============================
+All of it is in the store, and costs no round trip. A record that has changed tells of a renewal or a login; a marker in
+its place tells of a logout. A record tells of a failure at the provider, and for how long to leave that alone. A lease
+tells of a holder before it that was cut off: that one may have spent the refresh token and yet store its successor. And
+a record that is older than what is cached here tells that the store has gone back in time.
+
 Two things that were tried and are not done: storing a row that a caller offers before the flight starts, which costs
 either a second lease or the guarantee that no spent refresh token is sent; and treating a login that may have happened
 like one that has.
