@@ -36,6 +36,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tokenflight.stores.sql._logouts import PREFIX
 from tokenflight.stores.sql._table import MYSQL_DIALECTS, HexRecord, Record
+from tokenflight.stores.sql._tickets import SEPARATOR, TICKET_DIGITS
 
 # Not unix_timestamp(now(6)), which is an hour off while the session's time zone ends its summer time. The number is how
 # many seconds there are from the year 0 to 1970.
@@ -69,6 +70,7 @@ _EXPECTED: Final = bindparam("given_expected", type_=String(64))
 _RECORD: Final = bindparam("given_record", type_=Record())
 _HEX_RECORD: Final = bindparam("given_record", type_=HexRecord())
 _OWNER: Final = bindparam("given_owner", type_=String(64))
+_SAVED: Final = bindparam("given_saved", type_=String(64))
 _SEEN: Final = bindparam("given_seen", type_=String(64))
 _LAST_ID: Final = bindparam("given_last_id", type_=String(64))
 
@@ -92,25 +94,33 @@ class Statements:
             "version": _VERSION,
             "record": func.unhex(_HEX_RECORD) if dialect in MYSQL_DIALECTS else _RECORD,
         }
-        saved = {**written, "saved": _VERSION}
+        saved = {**written, "saved": _SAVED}
         # With a record, the holders before the present one are forgotten, and so is one whose lease has lapsed.
         present = func.substr(columns.lease_owner, 1, OWNER_CHARACTERS)
         settled = {"lease_owner": case((columns.lease_until < now, null()), else_=present)}
 
         self.load = select(columns.version, type_coerce(columns.record, Record())).where(is_row, has_record)
-        # `saved` tells a save that runs again after a lost connection from a new one. The first must not undo the
-        # renewal that followed it.
-        is_new = or_(columns.saved.is_(None), columns.saved != _VERSION)
-        self.save = self._upsert(saved, is_new, on_update=settled)
-        is_open = or_(columns.version == "", columns.version == _SEEN)  # no logout, or one that the caller has seen
-        self.create = self._upsert(saved, and_(is_new, ~has_record, is_open), on_update=settled)
+        self.look = self.load.add_columns(columns.saved, now)
+        self.clock = select(select(columns.saved).where(is_row).scalar_subquery(), now)
         self.state = select(columns.version, columns.saved, has_record).where(is_row)
+
+        # `saved` tells a save that runs again after a lost connection from a new one, and one that a later login or
+        # logout has overtaken: neither must undo what followed it.
+        has_ticket = func.substr(columns.saved, TICKET_DIGITS + 1, 1) == SEPARATOR
+        is_latest = or_(columns.saved.is_(None), ~has_ticket, columns.saved < _SAVED)
+        self.save = self._upsert(saved, is_latest, on_update=settled)
+        # A creation has no ticket of its own. It keeps the one that a logout has left.
+        of_creation = func.substr(_SAVED, TICKET_DIGITS + 2)
+        kept = case((has_ticket, func.substr(columns.saved, 1, TICKET_DIGITS + 1).concat(of_creation)), else_=_SAVED)
+        is_new = or_(columns.saved.is_(None), func.substr(columns.saved, TICKET_DIGITS + 2) != of_creation)
+        is_open = or_(columns.version == "", columns.version == _SEEN)  # no logout, or one that the caller has seen
+        self.create = self._upsert(saved, and_(is_new, ~has_record, is_open), on_update={**settled, "saved": kept})
         # A replacement that runs again after a lost connection may find its own version.
         is_expected = or_(columns.version == _EXPECTED, columns.version == _VERSION)
         row = update(table).where(is_row)
         self.replace = row.where(has_record, is_expected).values({**written, **settled})
-        self.log_out = row.where(has_record, columns.version == _EXPECTED).values(
-            {"version": _VERSION, "record": None, **settled}
+        self.log_out = row.where(has_record, columns.version == _EXPECTED, is_latest).values(
+            {"version": _VERSION, "record": None, "saved": _SAVED, **settled}
         )
         self.forget_logouts = delete(table).where(
             ~has_record, columns.lease_owner.is_(None), columns.version.like(f"{PREFIX}%"), columns.version < _VERSION

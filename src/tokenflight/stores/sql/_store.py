@@ -31,6 +31,7 @@ from tokenflight.stores.sql._limits import SQLLimits
 from tokenflight.stores.sql._logouts import marker_in, marker_text, oldest_marker
 from tokenflight.stores.sql._statements import OWNER_CHARACTERS, SECONDS_NOW, TRACE, Statements, Upsert
 from tokenflight.stores.sql._table import TABLE_NAME, escape, key_of, row_id, token_table
+from tokenflight.stores.sql._tickets import is_of, saved_text, ticket_after, ticket_in
 from tokenflight.tokens import TokenKey, TokenSet
 
 REMEMBERED_SECONDS: Final = 3600.0
@@ -110,9 +111,19 @@ class SQLTokenStore(TokenStore):
         return record
 
     async def save(self, key: TokenKey, record: StoredTokens) -> None:
-        """See `TokenStore.save`."""
-        if not await self._write(self._statements.save, key, record):
-            raise _failures.came_and_went(key)
+        """See `TokenStore.save`. It takes two statements, as a deletion does."""
+        parameters = self._record_parameters(key, record)
+        [(landed, now)] = (await self._database.run(self._statements.clock, parameters)).rows
+        ticket = ticket_after(landed, now)
+        parameters["given_saved"] = saved_text(ticket, record.version)
+        # Twice: without an upsert, another process can make or delete the row between the two statements.
+        for _ in range(2):
+            if await self._upsert(self._statements.save, parameters):
+                return
+        for _, saved, _ in (await self._database.run(self._statements.state, parameters)).rows:
+            if ticket_in(saved) >= ticket:
+                return  # the same statement was sent before, or a later login or logout has overtaken this one
+        raise _failures.came_and_went(key)
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
         """See `TokenStore.replace`."""
@@ -126,12 +137,12 @@ class SQLTokenStore(TokenStore):
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`. The row stays, without the record, until the marker in it is over."""
         row = _row_parameters(key)
-        while rows := (await self._database.run(self._statements.load, row)).rows:
-            [(version, data)] = rows
+        while rows := (await self._database.run(self._statements.look, row)).rows:
+            [(version, data, saved, now)] = rows
             text = marker_text(LogoutMarker.of(self._tokens_in(key, data), time.time()))
-            if await self._database.changes(
-                self._statements.log_out, {**row, "given_expected": version, "given_version": text}
-            ):
+            ticket = saved_text(ticket_after(saved, now), "")
+            parameters = {**row, "given_expected": version, "given_version": text, "given_saved": ticket}
+            if await self._database.changes(self._statements.log_out, parameters):
                 return True
             # Another process has written the record since; or the statement has run twice, and the first time counted.
             if [found for found, _, _ in (await self._database.run(self._statements.state, row)).rows] == [text]:
@@ -233,24 +244,15 @@ class SQLTokenStore(TokenStore):
 
     # Statements.
 
-    async def _write(self, upsert: Upsert, key: TokenKey, record: StoredTokens) -> bool:
-        """Save the record; say whether it was written, now or when the same statement was sent before."""
-        parameters = self._record_parameters(key, record)
-        # Twice: without an upsert, another process can make or delete the row between the two statements.
-        for _ in range(2):
-            if await self._upsert(upsert, parameters):
-                return True
-        state = await self._database.run(self._statements.state, parameters)
-        return [saved for _, saved, _ in state.rows] == [record.version]
-
     async def _create(self, key: TokenKey, record: StoredTokens) -> None:
         """Create the record. Raises `StoreConflict` if there is one, or if a logout has ended its grant."""
-        parameters = {**self._record_parameters(key, record), "given_seen": ""}
+        parameters = self._record_parameters(key, record)
+        parameters |= {"given_seen": "", "given_saved": saved_text(0, record.version)}
         for _ in range(MAX_TRIES):
             if await self._upsert(self._statements.create, parameters):
                 return
             for version, saved, has_record in (await self._database.run(self._statements.state, parameters)).rows:
-                if saved == record.version:
+                if is_of(saved, record.version):
                     return  # the same statement was sent before
                 if has_record:
                     raise _failures.conflict(key, None)

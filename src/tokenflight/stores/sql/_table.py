@@ -32,7 +32,7 @@ def token_table(metadata: MetaData, name: str = TABLE_NAME, *, schema: str | Non
         Column("provider", _LONG_TEXT, nullable=False, comment="percent-encoded where no database could hold it"),
         Column("user_id", _LONG_TEXT, nullable=False, comment="percent-encoded where no database could hold it"),
         Column("version", _SHORT_TEXT, nullable=False, server_default="", comment="or what a logout has left"),
-        Column("saved", _SHORT_TEXT, comment="the version of the last login"),
+        Column("saved", _SHORT_TEXT, comment="ticket and version of the last login or logout"),
         Column("record", LargeBinary(MAX_RECORD_BYTES), comment="null while there is only a lease or a logout"),
         Column("lease_owner", _SHORT_TEXT, comment="and when a former owner was last heard of"),
         Column("lease_until", Double, comment="POSIX seconds by the database's clock"),
