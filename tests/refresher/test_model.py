@@ -193,10 +193,13 @@ class SharedLogins(RuleBasedStateMachine):
 
         self.start(member, self.answered(call, ensured()), pace)
 
-    @rule(index=st.integers(0, 9))
-    def cancel(self, index: int) -> None:
+    @rule(index=st.integers(0, 9), times=st.sampled_from([1, 1, 2]))
+    def cancel(self, index: int, times: int) -> None:
         if self.under_way:
-            self.under_way[index % len(self.under_way)].cancel()
+            caller = self.under_way[index % len(self.under_way)]
+            for _ in range(times):  # a scope of anyio cancels again what waits on
+                caller.cancel()
+                self.run(asyncio.sleep(0))
 
     # Logins and logouts.
 
