@@ -23,6 +23,7 @@ Answer: TypeAlias = Callable[[Effort], Awaitable[Sequence[Comparison | Table]]]
 QUESTIONS: Final = (
     "hot-path",
     "waiters",
+    "trouble",
     "stampede",
     "processes",
     "throughput",

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree as ET
 
 import pytest
-from benchmarks import processes, stampede
+from benchmarks import processes, stampede, trouble
 from benchmarks.__main__ import QUESTIONS
 from benchmarks.comparison import Comparison, Row, Spread
 from benchmarks.peers import OURS, PEERS
@@ -98,6 +98,18 @@ def test_waiters_are_compared_with_bare_futures() -> None:
     [(_, rows)] = comparisons("waiters")
 
     assert rows == ["awaiting one future, not cancel-safe", "shielding one task", "get_valid_token, one flight"]
+
+
+def test_trouble_is_measured_beside_none_and_costs_no_caller_with_a_valid_token_its_token() -> None:
+    [table] = tables("trouble")
+
+    for name in trouble.TROUBLES:
+        rows = rows_of(table, name)
+        assert [row["token"] for row in rows] == list(trouble.LIFE_LEFT)
+        assert [row["failed"] for row in rows[:2]] == [0, 0]
+    assert {row["failed"] for row in rows_of(table, "none")} == {0}
+    [_, _, expired] = rows_of(table, "the provider refuses connections")
+    assert expired["failed"] == expired["callers"]
 
 
 @pytest.mark.parametrize("name", ["tokenflight", "tokenflight BearerAuth"])
