@@ -16,6 +16,7 @@ from tokenflight._core.deadlines import deadline
 from tokenflight._core.outcome import SUPERSEDED
 from tokenflight._core.state import RefresherState
 from tokenflight._tasks import drained
+from tokenflight.errors import StoreConflict
 from tokenflight.stores.base import StoredTokens
 from tokenflight.tokens import TokenKey, TokenSet
 
@@ -98,8 +99,17 @@ class Logins:
 
         async def save(put: Callable[[TokenKey, TokenSet], Awaitable[StoredTokens]]) -> None:
             async with self._turn(write) as is_last_word:
-                if is_last_word:
-                    self._state.keep_login(write.key.user_id, await put(write.key, tokens), known)
+                if not is_last_word:
+                    return
+                try:
+                    record = await put(write.key, tokens)
+                except StoreConflict as exc:
+                    if exc.code != "overtaken":
+                        raise
+                    # It counts as stored, and then replaced: the store knows by what.
+                    self._state.cache.forget(write.key.user_id)
+                else:
+                    self._state.keep_login(write.key.user_id, record, known)
 
         if await records.keeps_refresh_token(write.key, tokens):
             # The lease first: a flight that holds it may be waiting for the login lock.

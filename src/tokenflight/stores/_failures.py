@@ -24,6 +24,15 @@ def logged_out(key: TokenKey) -> StoreConflict:
     )
 
 
+def overtaken(key: TokenKey) -> StoreConflict:
+    """A later login or logout has landed before a save that was late."""
+    return StoreConflict(
+        f"user {key.user_id!r} has logged in or out at {key.provider} since this login was to be stored; nothing was "
+        "written",
+        code="overtaken",
+    )
+
+
 def came_and_went(key: TokenKey) -> StoreUnavailable:
     """Other processes made and removed a record again and again while one was written."""
     return StoreUnavailable(f"the row of user {key.user_id!r} at {key.provider} came and went", code="contended")

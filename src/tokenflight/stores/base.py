@@ -161,7 +161,8 @@ class TokenStore(ABC):
         """Write the record of `key`, whatever was there and whichever flight holds the lease: a login always wins.
 
         The write is durable when this returns. A write that was overtaken never lands: where this failed or was
-        cancelled, what a later `save` or `delete` of `key` left stays, however late the request reaches the server.
+        cancelled, what a later `save` or `delete` of `key` left stays, however late the request reaches the server. A
+        caller that still waits gets `StoreConflict` with the code ``overtaken``.
         """
 
     @abstractmethod

@@ -15,6 +15,7 @@ from kit.model.ledger import Ledger, acting
 from tokenflight import (
     Lease,
     MemoryTokenStore,
+    StoreConflict,
     StoredTokens,
     StoreUnavailable,
     TokenKey,
@@ -100,7 +101,7 @@ class TroubledStore(MemoryTokenStore):
         try:
             trouble = await self._begin("save", key)
             if self._is_overtaken(key, ticket):
-                return
+                raise StoreConflict("overtaken", code="overtaken")
             before = self._records.get(key)
             await super().save(key, record)
             self.ledger.has_stored(key, self._records[key], before)

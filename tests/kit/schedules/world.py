@@ -208,7 +208,7 @@ class World:
             self._judge_error(error)
         else:
             self.schedule.note("is done")
-            place = self.store.written_by[self.schedule.actor]
+            place = self.store.written_by.get(self.schedule.actor, 0)  # nothing written: a later word came first
             self._last_word[refresher] = max(self._last_word[refresher], place)
 
     async def _close_early(self, refresher: TokenRefresher) -> None:

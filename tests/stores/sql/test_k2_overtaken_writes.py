@@ -8,7 +8,7 @@ from sqlalchemy import Executable
 
 from kit.sql_database import Database
 from kit.stores import KEY
-from tokenflight import StoredTokens, TokenSet
+from tokenflight import StoreConflict, StoredTokens, TokenSet
 from tokenflight.stores.sql import SQLTokenStore
 from tokenflight.stores.sql._database import NO_PARAMETERS, Result
 
@@ -75,6 +75,24 @@ async def test_k2_what_was_overtaken_does_not_land(
         await last(store)
         await deliver()
         assert await store.load(KEY) == expected
+
+
+async def test_k2_a_login_that_is_overtaken_while_its_caller_waits_is_told_so(database: Database) -> None:
+    async with database.opened() as store, database.opened() as other:
+        run = other._database.run
+
+        async def run_after_a_login(
+            statement: Executable, parameters: Mapping[str, object] = NO_PARAMETERS, *, repeatable: bool = True
+        ) -> Result:
+            if not statement.is_select and await store.load(KEY) is None:
+                await store.save(KEY, LAST)
+            return await run(statement, parameters, repeatable=repeatable)
+
+        other._database.run = run_after_a_login  # type: ignore[method-assign] # the network between the two
+        with pytest.raises(StoreConflict) as caught:
+            await other.save(KEY, LATE)
+        assert caught.value.code == "overtaken"
+        assert await store.load(KEY) == LAST
 
 
 async def test_k2_a_first_login_that_was_late_does_not_undo_a_later_one_and_its_renewal(database: Database) -> None:

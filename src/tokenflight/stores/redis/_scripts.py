@@ -78,14 +78,17 @@ local found = redis.pcall('hmget', KEYS[1], 'version', 'record')
 return {{string.format('%.0f', ticket), found[1] or false, found[2] or false}}
 """)
 
-# On the record, the logout and the holders. `saved` is the version with which the record was last saved or created. It
-# tells a save that is sent again from a new one: the first must not undo the renewal that followed it.
+# On the record, the logout and the holders. Returns 1 if the record was saved, now or when the same save was sent
+# before; 0 if a later login or logout has landed. `saved` is the version with which the record was last saved or
+# created. It tells a save that is sent again from a new one: the first must not undo the renewal that followed it.
 SAVE: Final = RecordScript(f"""{_LANDED}
 local version, record, lifetime, ticket = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-if redis.pcall('hget', KEYS[1], 'saved') == version or tonumber(ticket) <= landed() then return end
+if redis.pcall('hget', KEYS[1], 'saved') == version then return 1 end
+if tonumber(ticket) <= landed() then return 0 end
 redis.call('del', KEYS[1], KEYS[2], KEYS[3])
 redis.call('hset', KEYS[1], 'version', version, 'saved', version, 'record', record, 'ticket', ticket)
 if lifetime > 0 then redis.call('pexpire', KEYS[1], lifetime) end
+return 1
 """)
 
 # On the record, the logout and the holders. Returns 1 if the record was created, now or when the same creation was sent

@@ -166,7 +166,8 @@ class RedisTokenStore(TokenStore):
     async def _save(self, session: Session, key: TokenKey, version: Version, data: bytes) -> None:
         names = self._names.of_record(key)
         ticket, _, _ = await session.send(LOOK, names[:2])
-        await session.send(SAVE, names, version, data, self._lifetime_milliseconds, ticket)
+        if not await session.send(SAVE, names, version, data, self._lifetime_milliseconds, ticket):
+            raise _failures.overtaken(key)
 
     async def _delete(self, session: Session, key: TokenKey) -> bool:
         names = self._names.of_record(key)

@@ -121,8 +121,10 @@ class SQLTokenStore(TokenStore):
             if await self._upsert(self._statements.save, parameters):
                 return
         for _, saved, _ in (await self._database.run(self._statements.state, parameters)).rows:
+            if saved == parameters["given_saved"]:
+                return  # the same statement was sent before
             if ticket_in(saved) >= ticket:
-                return  # the same statement was sent before, or a later login or logout has overtaken this one
+                raise _failures.overtaken(key)
         raise _failures.came_and_went(key)
 
     async def replace(self, key: TokenKey, record: StoredTokens, *, expected: Version | None) -> None:
