@@ -77,6 +77,33 @@ async def test_k2_what_was_overtaken_does_not_land(
         assert await store.load(KEY) == expected
 
 
+async def test_k2_a_first_login_that_was_late_does_not_undo_a_logout_that_found_nobody(database: Database) -> None:
+    async with database.opened() as store, database.opened() as other:
+        deliver = await keep_back(other, log_in_late)
+        assert await store.delete(KEY) is False
+        await deliver()
+        assert await store.load(KEY) is None
+        await store.save(KEY, LAST)
+        assert await store.load(KEY) == LAST
+
+
+async def test_k2_a_logout_that_is_overtaken_while_its_caller_waits_removes_no_later_login(database: Database) -> None:
+    async with database.opened() as store, database.opened() as other:
+        await store.save(KEY, FIRST)
+        run = other._database.run
+
+        async def run_after_a_login(
+            statement: Executable, parameters: Mapping[str, object] = NO_PARAMETERS, *, repeatable: bool = True
+        ) -> Result:
+            if not statement.is_select and await store.load(KEY) == FIRST:
+                await store.save(KEY, LAST)
+            return await run(statement, parameters, repeatable=repeatable)
+
+        other._database.run = run_after_a_login  # type: ignore[method-assign] # the network between the two
+        assert await other.delete(KEY) is False
+        assert await store.load(KEY) == LAST
+
+
 async def test_k2_a_login_that_is_overtaken_while_its_caller_waits_is_told_so(database: Database) -> None:
     async with database.opened() as store, database.opened() as other:
         run = other._database.run

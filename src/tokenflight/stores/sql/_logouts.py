@@ -9,10 +9,17 @@ PREFIX: Final = "ended "
 _MILLISECONDS_DIGITS: Final = 15
 """Of one length for all, so that the oldest marker comes first in the order of text."""
 
+_NO_RECORD: Final = "-"
+
 
 def marker_text(marker: LogoutMarker) -> str:
     """`marker` as text of 54 characters at most."""
     return f"{_beginning(marker.ended_at)} {marker.digest or ''}"
+
+
+def no_record_text() -> str:
+    """What a logout leaves that found no record: no marker, but it keeps the row with its ticket for as long."""
+    return f"{_beginning(time.time())} {_NO_RECORD}"
 
 
 def marker_in(version: str) -> LogoutMarker | None:
@@ -20,7 +27,9 @@ def marker_in(version: str) -> LogoutMarker | None:
     if not version.startswith(PREFIX) or version < oldest_marker():
         return None
     milliseconds, _, digest = version.removeprefix(PREFIX).partition(" ")
-    return LogoutMarker(int(milliseconds) / 1000, digest or None) if milliseconds.isdecimal() else None
+    if digest == _NO_RECORD or not milliseconds.isdecimal():
+        return None
+    return LogoutMarker(int(milliseconds) / 1000, digest or None)
 
 
 def oldest_marker() -> str:

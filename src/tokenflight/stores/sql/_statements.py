@@ -122,6 +122,11 @@ class Statements:
         self.log_out = row.where(has_record, columns.version == _EXPECTED, is_latest).values(
             {"version": _VERSION, "record": None, "saved": _SAVED, **settled}
         )
+        # Of a logout without a record, the ticket stays, and the marker of one before it.
+        left = case((columns.version.like(f"{PREFIX}%"), columns.version), else_=_VERSION)
+        self.log_out_without_record = self._upsert(
+            {"version": _VERSION, "saved": _SAVED}, and_(~has_record, is_latest), on_update={"version": left}
+        )
         self.forget_logouts = delete(table).where(
             ~has_record, columns.lease_owner.is_(None), columns.version.like(f"{PREFIX}%"), columns.version < _VERSION
         )

@@ -28,7 +28,7 @@ from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStor
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import Database
 from tokenflight.stores.sql._limits import SQLLimits
-from tokenflight.stores.sql._logouts import marker_in, marker_text, oldest_marker
+from tokenflight.stores.sql._logouts import marker_in, marker_text, no_record_text, oldest_marker
 from tokenflight.stores.sql._statements import OWNER_CHARACTERS, SECONDS_NOW, TRACE, Statements, Upsert
 from tokenflight.stores.sql._table import TABLE_NAME, escape, key_of, row_id, token_table
 from tokenflight.stores.sql._tickets import is_of, saved_text, ticket_after, ticket_in
@@ -138,17 +138,25 @@ class SQLTokenStore(TokenStore):
 
     async def delete(self, key: TokenKey) -> bool:
         """See `TokenStore.delete`. The row stays, without the record, until the marker in it is over."""
-        row = _row_parameters(key)
+        row, ticket = _row_parameters(key), None
         while rows := (await self._database.run(self._statements.look, row)).rows:
             [(version, data, saved, now)] = rows
+            if ticket is not None and ticket_in(saved) >= ticket:
+                return False  # a later login or logout has overtaken this one
+            ticket = ticket_after(saved, now) if ticket is None else ticket
             text = marker_text(LogoutMarker.of(self._tokens_in(key, data), time.time()))
-            ticket = saved_text(ticket_after(saved, now), "")
-            parameters = {**row, "given_expected": version, "given_version": text, "given_saved": ticket}
+            parameters = {**row, "given_expected": version, "given_version": text}
+            parameters["given_saved"] = saved_text(ticket, "")
             if await self._database.changes(self._statements.log_out, parameters):
                 return True
             # Another process has written the record since; or the statement has run twice, and the first time counted.
             if [found for found, _, _ in (await self._database.run(self._statements.state, row)).rows] == [text]:
                 return True
+        # Nobody to log out, but a login that is late must not land after this.
+        [(landed, now)] = (await self._database.run(self._statements.clock, row)).rows
+        saved = saved_text(ticket_after(landed, now), "")
+        parameters = {**row, "given_version": no_record_text(), "given_saved": saved}
+        await self._upsert(self._statements.log_out_without_record, parameters)
         return False
 
     def lease(self, key: TokenKey, *, timeout: float) -> AbstractAsyncContextManager[Lease]:
