@@ -218,8 +218,10 @@ class SharedLogins(RuleBasedStateMachine):
                 with suppress(StoreError):
                     await member.refresher.save_tokens(user_id, tokens)
                     self.ledger.has_settled(member.number, user_id, grant)
-            finally:
+                # Not where the caller is cancelled: the write may still be on its way, and land after a logout that was
+                # called before it.
                 self.ledger.logging_in.discard(grant)
+            finally:
                 self.ledger.hold_row(user_id, tokens)
 
         self.start(member, logged_in(), pace)
