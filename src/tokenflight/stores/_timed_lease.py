@@ -25,6 +25,9 @@ EXTENSIONS_PER_DURATION: Final = 4
 RETRIES_PER_DURATION: Final = 16
 """How often an extension or a release that failed is tried again in that time."""
 
+REMEMBERED_SECONDS: Final = 3600.0
+"""For how long a store remembers a holder that it hears of no more."""
+
 
 def lease_clock() -> float:
     """Seconds that also pass while the process stands still and, on Linux, while the machine sleeps."""

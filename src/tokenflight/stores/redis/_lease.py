@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from tokenflight.errors import StoreError
-from tokenflight.stores._timed_lease import LateReleases, TimedLease, lease_clock
+from tokenflight.stores._timed_lease import REMEMBERED_SECONDS, LateReleases, TimedLease, lease_clock
 from tokenflight.stores.redis._limits import RedisLimits
 from tokenflight.stores.redis._names import KeyNames
 from tokenflight.stores.redis._scripts import ACQUIRE, EXTEND, RELEASE, Script
 from tokenflight.stores.redis._session import Command, Session
 from tokenflight.tokens import TokenKey
-
-REMEMBERED_SECONDS: Final = 3600.0
-"""For how long the server remembers a holder that it hears of no more."""
 
 
 class RedisLease(TimedLease):

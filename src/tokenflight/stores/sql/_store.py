@@ -23,7 +23,7 @@ from tokenflight.errors import ConfigurationError, StoreError
 from tokenflight.stores import _failures
 from tokenflight.stores._cancellation import shielded_result
 from tokenflight.stores._listing import listed_key
-from tokenflight.stores._timed_lease import LateReleases, TimedLease, lease_clock
+from tokenflight.stores._timed_lease import REMEMBERED_SECONDS, LateReleases, TimedLease, lease_clock
 from tokenflight.stores.base import Lease, LogoutMarker, StoredTokens, TokenStore, Version
 from tokenflight.stores.codec import JSONCodec, RecordCodec
 from tokenflight.stores.sql._database import Database
@@ -33,9 +33,6 @@ from tokenflight.stores.sql._statements import OWNER_CHARACTERS, SECONDS_NOW, TR
 from tokenflight.stores.sql._table import TABLE_NAME, escape, key_of, row_id, token_table
 from tokenflight.stores.sql._tickets import is_of, saved_text, ticket_after, ticket_in
 from tokenflight.tokens import TokenKey, TokenSet
-
-REMEMBERED_SECONDS: Final = 3600.0
-"""For how long a former holder of a lease is of interest."""
 
 MAX_TRIES: Final = 4
 """How often a record is created while other processes create and remove the row."""
